@@ -1,0 +1,1 @@
+"""Speed and fidelity, measured; and the statistics and reports that evaluate.py prints."""

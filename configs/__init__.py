@@ -1,0 +1,1 @@
+"""Experiment files (YAML, every key commented) and the loader that checks them."""

@@ -1,0 +1,53 @@
+"""An experiment: one environment, and how it is trained on and evaluated. One YAML file is one experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..envs.config import HandoverConfig
+from ..envs.sim.params import require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Stable-Baselines3 PPO with parameters shared by all UEs."""
+
+    total_steps: int = 400_000  # agent-steps (environment steps times UEs)
+    num_envs: int = 4  # environments side by side
+    seed: int = 0
+    rollout_steps: int = 128  # per environment and update
+    batch_size: int = 1024  # agent-steps per gradient step
+    epochs: int = 4  # passes over a rollout
+    learning_rate: float = 5e-4
+    gamma: float = 0.97  # discount per decision interval
+    gae_lambda: float = 0.9
+    entropy: float = 0.003  # weight of the entropy bonus
+    clip: float = 0.2  # PPO's clipping range
+    reward_scale: float = 10.0  # rewards are multiplied by this for PPO only
+    hidden: tuple[int, ...] = (128, 128)  # units per layer, of the policy and of the value function
+    checkpoint_every: int = 100_000  # agent-steps between checkpoints
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "learning_rate",
+                     "checkpoint_every", "reward_scale"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
+        require(0 <= self.gamma <= 1, f"gamma is {self.gamma}: it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What evaluate.py does when the command line does not say otherwise."""
+
+    policies: tuple[str, ...] = ("random", "tho", "cho", "ctho", "token-aware")
+    episodes: int = 8
+    seed: int = 0
+    ttft_objective_s: float = 0.5  # a handover meets its objective below this [s]
+    tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]
+
+
+@dataclass(frozen=True)
+class Experiment(HandoverConfig):
+    """The environment's keys at the top level, plus `train` and `evaluate`."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -1,0 +1,100 @@
+"""Commands for radio assets: build a scene or the link curve, list what there is, draw a scene."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ...errors import KvroamError
+from . import assets, raytrace
+from .build import PRESETS, BuildSpec, build, spec_for
+from .phy import build_phy
+from .scene import available, load
+from .show import show
+
+PROGRAM = "python -m kvroam.envs.scenes"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit code, 2 after an error that the user can mend."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    try:
+        options.run(options, f"{PROGRAM} {shlex.join(given)}")
+    except KvroamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _build(options: argparse.Namespace, command: str) -> None:
+    if options.name == "phy":
+        manifest = build_phy(options.out, command)
+        print(f"wrote {options.out / 'phy.npz'} ({manifest['npz_bytes']} bytes)")
+        return
+    changes = {
+        "window_m": tuple(options.window) if options.window else None,
+        "inter_site_m": options.inter_site,
+        "mast_m": options.mast,
+        "cell_size_m": options.cell,
+        "carrier_hz": options.carrier,
+        "samples_per_pass": options.samples,
+        "passes": options.passes,
+        "max_depth": options.depth,
+        "destinations": options.destinations,
+        "seed": options.seed,
+    }
+    manifest = build(spec_for(options.name, **changes), options.out, command, progress=True)
+    noise, grid = manifest["noise"], manifest["grid"]
+    print(
+        f"wrote {options.out / manifest['name']}.npz ({manifest['npz_bytes']} bytes): {grid['gnbs']} gNBs, "
+        f"{grid['rows']} x {grid['columns']} cells, noise {noise['median_db']:.2f} dB median and "
+        f"{noise['p95_db']:.2f} dB at the 95th percentile"
+    )
+
+
+def _list(options: argparse.Namespace, command: str) -> None:
+    print("shipped assets:", ", ".join(available()) or "none")
+    try:
+        print("Sionna RT scenes that can be built:", ", ".join(raytrace.scene_names()))
+    except KvroamError as error:
+        print(f"Sionna RT scenes cannot be built here: {error}")
+
+
+def _show(options: argparse.Namespace, command: str) -> None:
+    show(load(options.name), options.out)
+    print(f"wrote {options.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = BuildSpec("")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    make = commands.add_parser("build", help="build a scene, or the link curve (name: phy)")
+    make.set_defaults(run=_build)
+    make.add_argument("name", help="Sionna RT scene, path of a Mitsuba .xml, or phy")
+    make.add_argument("--out", type=Path, default=assets.ASSETS, help="folder to write to (default: the package's)")
+    make.add_argument("--window", type=float, nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"), help="metres")
+    presets = f"preset for {', '.join(PRESETS)}; otherwise"
+    make.add_argument("--inter-site", type=float, help=f"distance of gNBs, m ({presets} {default.inter_site_m:g})")
+    make.add_argument("--mast", type=float, help=f"gNB antenna height above ground, m ({presets} {default.mast_m:g})")
+    make.add_argument("--cell", type=float, help=f"grid pitch, m (default {default.cell_size_m:g})")
+    make.add_argument("--carrier", type=float, help=f"carrier, Hz (default {default.carrier_hz:g})")
+    make.add_argument("--samples", type=int, help=f"rays per gNB and pass ({presets} {default.samples_per_pass})")
+    make.add_argument("--passes", type=int, help=f"passes to average, even ({presets} {default.passes})")
+    make.add_argument("--depth", type=int, help=f"most interactions of a ray (default {default.max_depth})")
+    make.add_argument("--destinations", type=int, help=f"places to go to ({presets} {default.destinations})")
+    make.add_argument("--seed", type=int, help=f"seed of rays and shadowing (default {default.seed})")
+
+    commands.add_parser("list", help="shipped assets and scenes that can be built").set_defaults(run=_list)
+
+    draw = commands.add_parser("show", help="draw coverage, streets and gNBs")
+    draw.set_defaults(run=_show)
+    draw.add_argument("name", help="shipped scene, or path of a built .npz")
+    draw.add_argument("--out", type=Path, required=True, help="image file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The physics, without any RL: mobility, radio, cell changes, backhaul, prefill servers, sessions, migration."""

@@ -1,0 +1,41 @@
+"""When a UE changes cell: event A3 with offset, hysteresis and time-to-trigger (3GPP TS 38.331, 5.5.4.4)."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+
+@nb.njit(cache=True)
+def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
+    """Update the A3 timers of UE `u` at a measurement and set the handover that follows if nothing changes.
+
+    Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held for the
+    time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell. Measurements of different
+    UEs are offset by `phase_s`, so that handovers do not all fall on the same instants.
+    """
+    me = ue[u]
+    serving = rsrp_dbm[u, me.radio]
+    me.fire_s, me.fire_cell = np.inf, -1
+    best = -np.inf
+    for c in range(rsrp_dbm.shape[1]):
+        if c == me.radio:
+            a3_since_s[u, c] = np.inf
+            continue
+        margin = rsrp_dbm[u, c] - serving - p.a3_offset_db
+        if a3_since_s[u, c] == np.inf:
+            if margin > p.hysteresis_db:
+                a3_since_s[u, c] = now_s + me.phase_s
+        elif margin < -p.hysteresis_db:
+            a3_since_s[u, c] = np.inf
+        fire = a3_since_s[u, c] + p.time_to_trigger_s
+        if fire < me.fire_s or (fire == me.fire_s and fire < np.inf and rsrp_dbm[u, c] > best):
+            me.fire_s, me.fire_cell, best = fire, c, rsrp_dbm[u, c]
+    # A timer that ran out between two measurements takes effect at once, never in the past.
+    me.fire_s = max(me.fire_s, now_s)
+
+
+@nb.njit(cache=True)
+def reset_timers(u, a3_since_s):
+    """Forget the A3 timers of UE `u` (it has just changed cell)."""
+    a3_since_s[u, :] = np.inf

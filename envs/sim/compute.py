@@ -1,0 +1,51 @@
+"""Edge servers: prefill jobs of one gNB run in batches that start on a scheduling cycle."""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from .state import DONE, RUNNING, WAITING
+
+IDLE_SERVER = -np.inf
+
+
+@nb.njit(cache=True)
+def next_cycle(now_s, cycle_s):
+    """The first instant of the scheduling cycle that is not before `now_s` [s]."""
+    return max(now_s, math.ceil(now_s / cycle_s - 1e-9) * cycle_s)
+
+
+@nb.njit(cache=True)
+def prefill_time(tokens, p, speed):
+    """p(L) = a L + b of a batch padded to `tokens` (arXiv 2603.28018, eq. 3), on a server of relative `speed` [s]."""
+    return p.prefill_a * tokens / speed + p.prefill_b
+
+
+@nb.njit(cache=True)
+def start_batch(ue, cell, c, p, now_s, flow):
+    """Start every waiting job of server `c` as one batch; its GPU time is shared among the jobs by tokens."""
+    longest, total = 0.0, 0.0
+    for u in range(ue.shape[0]):
+        if ue[u].job == WAITING and ue[u].target == c:
+            longest = max(longest, ue[u].prefix)
+            total += ue[u].prefix
+    duration = prefill_time(longest, p, cell[c].speed)
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.job == WAITING and me.target == c:
+            me.job = RUNNING
+            me.job_s = duration * me.prefix / total
+            flow[u].gpu_s += me.job_s
+    cell[c].busy_until = now_s + duration
+
+
+@nb.njit(cache=True)
+def finish_batch(ue, cell, c):
+    """Mark the running jobs of server `c` as done; the server is idle."""
+    cell[c].busy_until = IDLE_SERVER
+    for u in range(ue.shape[0]):
+        if ue[u].job == RUNNING and ue[u].target == c:
+            ue[u].job = DONE

@@ -1,0 +1,223 @@
+"""The simulator: every environment advances by one decision interval, event by event, beside the others.
+
+Within an interval nothing is rounded to a grid: a transfer, a prefill batch, a handover or an answer ends when it
+ends, and what it frees is shared again at that instant. Motion, measurements and link rates are updated once per
+interval.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from . import cell_change, compute, migration, mobility, radio, sessions
+from .backhaul import weighted_fair_rates
+from .state import IDLE, INTERRUPTED, OPENED, PREPARING, WAITING, State, Tables
+from .streams import WORLD, uniform
+
+_NEVER = np.inf
+# What may happen next within an interval.
+_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END = range(7)
+
+
+@nb.njit(cache=True)
+def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables):
+    """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
+    p = params[0]
+    world.time_s, world.step, world.events = 0.0, 0, 0
+    for c in range(cell.shape[0]):
+        for field, spread in ((0, p.speed_spread), (1, p.capacity_spread), (2, p.capacity_spread)):
+            factor = spread ** (2.0 * uniform(keys[WORLD], c, field, 0) - 1.0)
+            if field == 0:
+                cell[c].speed = factor
+            elif field == 1:
+                cell[c].egress_bps = p.capacity_bps * factor
+            else:
+                cell[c].ingress_bps = p.capacity_bps * factor
+        cell[c].busy_until = compute.IDLE_SERVER
+    a3_since_s[:] = _NEVER
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        mobility.place(ue, u, p, tables, keys)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, 0, True)
+        me.radio = np.argmax(rsrp_dbm[u])
+        me.previous, me.since_s = -1, -_NEVER
+        me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
+        me.session = 0
+        sessions.open_session(ue, u, p, keys)
+        migration.forget(ue, u)
+        me.weight = 1.0
+        me.handover_s = me.reattach_s = -_NEVER
+        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
+    radio.update_load(ue, cell, p)
+    radio.update_links(ue, cell, p, tables, np.empty(cell.shape[0], np.int64))
+
+
+@nb.njit(cache=True)
+def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, params, tables: Tables):
+    """Advance one environment by one decision interval under the plans [U]."""
+    p = params[0]
+    ues, cells = ue.shape[0], cell.shape[0]
+    source, target = np.empty(ues, np.int64), np.empty(ues, np.int64)
+    owner, weight, rate = np.empty(ues, np.int64), np.empty(ues), np.empty(ues)
+    decode = np.empty(ues)
+    room, demand = np.empty(2 * cells), np.empty(2 * cells)
+    egress, ingress = np.empty(cells), np.empty(cells)
+    for c in range(cells):
+        egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
+    now = world.step * p.dt
+    end = (world.step + 1) * p.dt
+    world.events = 0
+    for u in range(ues):
+        clear(flow[u])
+        migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+
+    while True:
+        for u in range(ues):
+            migration.complete(ue, u, p, now)
+        flows = 0
+        for u in range(ues):
+            if ue[u].phase != IDLE and ue[u].bits_left > 0.0:
+                source[flows], target[flows], weight[flows] = ue[u].server, ue[u].target, ue[u].weight
+                owner[flows] = u
+                flows += 1
+        weighted_fair_rates(source[:flows], target[:flows], weight[:flows], egress, ingress, p.pool == 1,
+                            rate[:flows], room, demand)
+
+        # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
+        at, what, who = end, _END, 0
+        for f in range(flows):
+            if rate[f] > 0.0 and now + ue[owner[f]].bits_left / rate[f] < at:
+                at, what, who = now + ue[owner[f]].bits_left / rate[f], _TRANSFER, owner[f]
+        for c in range(cells):
+            if cell[c].busy_until > compute.IDLE_SERVER and cell[c].busy_until < at:
+                at, what, who = cell[c].busy_until, _BATCH_END, c
+        for u in range(ues):
+            me = ue[u]
+            decode[u] = sessions.decode_rate(ue, u, p, cell, now)
+            if me.fire_s < at:
+                at, what, who = me.fire_s, _HANDOVER, u
+            if me.phase == INTERRUPTED and me.resume_s < at:
+                at, what, who = me.resume_s, _RESUME, u
+            if me.streaming:
+                if decode[u] > 0.0 and now + me.left / decode[u] < at:
+                    at, what, who = now + me.left / decode[u], _TURN, u
+            elif now + me.left < at:
+                at, what, who = now + me.left, _TURN, u
+            if me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
+                start = compute.next_cycle(now, p.cycle_s)
+                if start < at:
+                    at, what, who = start, _BATCH_START, me.target
+        at = max(at, now)
+
+        pass_time(ue, cell, p, at - now, decode, owner[:flows], rate[:flows], flow)
+        now = at
+        if what == _END:
+            break
+        if what == _TRANSFER:
+            ue[who].bits_left = 0.0
+        elif what == _BATCH_END:
+            compute.finish_batch(ue, cell, who)
+        elif what == _BATCH_START:
+            compute.start_batch(ue, cell, who, p, now, flow)
+        elif what == _HANDOVER:
+            cell_change.reset_timers(who, a3_since_s)
+            new_cell = ue[who].fire_cell
+            ue[who].fire_s, ue[who].fire_cell = _NEVER, -1
+            migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, flow)
+        elif what == _RESUME:
+            migration.resume(ue, who, p, now, event[world.events])
+            world.events += 1
+        elif what == _TURN and end_turn(ue, who, p, keys):
+            note = event[world.events]
+            note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
+            world.events += 1
+
+    world.step += 1
+    world.time_s = end
+    for u in range(ues):
+        if ue[u].phase == PREPARING:
+            migration.ship_increment(ue, u, p)
+        mobility.move(ue, u, p, tables, keys)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, world.step, False)
+        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
+    radio.update_load(ue, cell, p)
+    radio.update_links(ue, cell, p, tables, np.empty(cells, np.int64))
+
+
+@nb.njit(cache=True)
+def clear(flow):
+    """Zero the amounts of one UE at the start of a step."""
+    flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
+    flow.bits_sent = flow.gpu_s = flow.wasted_bits = flow.wasted_gpu_s = 0.0
+    flow.handovers = flow.pingpongs = 0
+
+
+@nb.njit(cache=True)
+def pass_time(ue, cell, p, elapsed, decode, owner, rate, flow):
+    """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
+    for f in range(owner.shape[0]):
+        u = owner[f]
+        bits = min(ue[u].bits_left, rate[f] * elapsed)
+        ue[u].bits_left -= bits
+        ue[u].bits_sent += bits
+        flow[u].bits_sent += bits
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.phase == INTERRUPTED:
+            flow[u].interruption_s += elapsed
+        if not me.streaming:
+            me.left -= elapsed
+        elif decode[u] > 0.0:
+            tokens = min(me.left, decode[u] * elapsed)
+            me.left -= tokens
+            me.context += tokens
+            flow[u].tokens += tokens
+            detour = p.hop_s if me.server != me.radio else 0.0
+            flow[u].detour_s += tokens * detour
+            flow[u].latency_s += tokens * (1.0 / decode[u] + me.air_s + detour)
+
+
+@nb.njit(cache=True)
+def end_turn(ue, u, p, keys):
+    """An answer or a pause is over; returns whether a new session began."""
+    me = ue[u]
+    if me.streaming:
+        sessions.start_thinking(ue, u, p, keys)
+        return False
+    if me.context < me.end - 1e-6:
+        sessions.start_answer(ue, u, p, keys)
+        return False
+    if me.phase != IDLE:
+        # A session under migration is not replaced; it ends after one more pause.
+        me.turn += 1
+        sessions.start_thinking(ue, u, p, keys)
+        return False
+    me.session += 1
+    sessions.open_session(ue, u, p, keys)
+    migration.forget(ue, u)
+    return True
+
+
+@nb.njit(cache=True)
+def reset_some(which, state: State, params, tables: Tables):
+    """Reset the environments listed in `which`, int64 [N]."""
+    for e in which:
+        reset_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
+                  params, tables)
+
+
+@nb.njit(cache=True)
+def advance(state: State, plan, params, tables: Tables):
+    """Advance all environments by one decision interval under the plans [E, U], on one thread."""
+    for e in range(state.ue.shape[0]):
+        advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
+                    state.flow[e], state.event[e], plan[e], params, tables)
+
+
+@nb.njit(cache=True, parallel=True)
+def advance_parallel(state: State, plan, params, tables: Tables):
+    """The same, environments spread over numba's threads; the result is identical."""
+    for e in nb.prange(state.ue.shape[0]):
+        advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
+                    state.flow[e], state.event[e], plan[e], params, tables)

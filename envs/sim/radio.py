@@ -1,0 +1,101 @@
+"""Radio: received power from Sionna's path-gain map, load-dependent SINR, and what one token costs on the air."""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from .state import INTERRUPTED, Tables
+from .streams import RADIO, normal
+
+THERMAL_NOISE_DBM_HZ = -174.0
+
+
+@nb.njit(cache=True)
+def path_gain_db(gain_db, row, col, cell):
+    """Bilinear path gain [dB] at fractional grid coordinates (row, col) towards gNB `cell`; clamped at the edge."""
+    height, width = gain_db.shape[0], gain_db.shape[1]
+    row = min(max(row, 0.0), height - 1.001)
+    col = min(max(col, 0.0), width - 1.001)
+    r, c = int(row), int(col)
+    a, b = row - r, col - c
+    top = gain_db[r, c, cell] * (1.0 - b) + gain_db[r, c + 1, cell] * b
+    bottom = gain_db[r + 1, c, cell] * (1.0 - b) + gain_db[r + 1, c + 1, cell] * b
+    return top * (1.0 - a) + bottom * a
+
+
+@nb.njit(cache=True)
+def efficiency(table, low_db, step_db, sinr_db):
+    """Spectral efficiency [bit/s/Hz] from the PHY table by linear interpolation; 0 below it, flat above it."""
+    at = (sinr_db - low_db) / step_db
+    if at < 0.0:
+        return 0.0
+    if at >= table.shape[0] - 1:
+        return float(table[-1])
+    i = int(at)
+    return table[i] + (at - i) * (table[i + 1] - table[i])
+
+
+@nb.njit(cache=True)
+def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, step, first):
+    """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2)."""
+    me = ue[u]
+    row, col = (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m
+    cells = rsrp_dbm.shape[1]
+    for c in range(cells):
+        power = p.tx_power_dbm - p.subcarriers_db + path_gain_db(tables.gain_db, row, col, c)
+        if p.measurement_noise_db > 0.0:
+            power += p.measurement_noise_db * normal(keys[RADIO], u, c, step)
+        rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
+
+
+@nb.njit(cache=True)
+def update_load(ue, cell, p):
+    """Share of the resources that each gNB uses: background plus the UEs that stream through it, at most 1."""
+    for c in range(cell.shape[0]):
+        cell[c].load = p.idle_load
+    for u in range(ue.shape[0]):
+        if ue[u].streaming and ue[u].phase != INTERRUPTED:
+            c = ue[u].radio
+            cell[c].load = min(1.0, cell[c].load + p.load_per_ue)
+
+
+@nb.njit(cache=True)
+def update_links(ue, cell, p, tables: Tables, active):
+    """SINR of every UE under the present loads, and the time one token spends on the air.
+
+    Interference from gNB j is its received power times its load; the serving gNB shares its band equally among the
+    UEs that stream through it. `active` is scratch, int64 [C].
+    """
+    cells = cell.shape[0]
+    active[:] = 0
+    for u in range(ue.shape[0]):
+        if ue[u].streaming:
+            active[ue[u].radio] += 1
+    noise_mw = 10.0 ** (p.noise_dbm / 10.0)
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        row, col = (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m
+        signal, interference = 0.0, noise_mw
+        for c in range(cells):
+            power = 10.0 ** ((p.tx_power_dbm + path_gain_db(tables.gain_db, row, col, c)) / 10.0)
+            if c == me.radio:
+                signal = power
+            else:
+                interference += power * cell[c].load
+        me.sinr_db = 10.0 * math.log10(signal / interference)
+        rate = p.bandwidth_hz / max(1, active[me.radio]) * efficiency(
+            tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
+        me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s
+
+
+def noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
+    """Thermal noise over the band plus the receiver's noise figure [dBm]."""
+    return THERMAL_NOISE_DBM_HZ + 10.0 * float(np.log10(bandwidth_hz)) + noise_figure_db
+
+
+def filter_weight(k: float, interval_s: float) -> float:
+    """Weight a of a new measurement per interval: a = 1/2^(k/4) at the 200 ms the standard assumes, rescaled."""
+    return 1.0 - (1.0 - 0.5 ** (k / 4.0)) ** (interval_s / 0.2)

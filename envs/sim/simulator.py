@@ -1,0 +1,116 @@
+"""The simulator as an object: arrays allocated once, reset by seed, advanced by plans."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from . import engine
+from .params import (
+    BackhaulConfig,
+    ComputeConfig,
+    MobilityConfig,
+    RadioConfig,
+    ServingConfig,
+    SessionConfig,
+    require,
+)
+from .radio import filter_weight, noise_dbm
+from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
+from .streams import keys
+
+SUBCARRIER_HZ = 30e3
+
+
+class Simulator:
+    """E environments side by side, each with U UEs and the C cells of one scene.
+
+    Args:
+        scene: anything with path_gain_db [C, H, W], next_direction [D, H, W], destinations [D, 2], origin_m and
+            cell_size_m (kvroam.envs.scenes.Scene).
+        phy: anything with sinr_db [N] (uniform) and efficiency [N] (kvroam.envs.scenes.PhyTable).
+        num_ues: UEs per environment.
+        interval_s: decision interval [s].
+        num_envs: environments.
+        threads: numba threads; 1 runs without the parallel backend.
+        radio, mobility, sessions, serving, compute, backhaul: the world (kvroam.envs.sim.params).
+    """
+
+    def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
+                 radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
+                 compute: ComputeConfig, backhaul: BackhaulConfig) -> None:
+        require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
+        require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
+        require(interval_s > 0, f"interval_s is {interval_s}: it must be above 0")
+        self.scene, self.serving, self.interval_s = scene, serving, interval_s
+        self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
+        self.threads = threads
+        self.state: State = allocate(num_envs, num_ues, self.num_cells, interval_s)
+        self.tables = Tables(
+            gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
+            next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
+            destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
+            efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
+        )
+        self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
+
+    def seed(self, env: int, seed: int, episode: int = 0) -> None:
+        """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
+        self.state.keys[env] = keys(seed, episode)
+
+    def reset(self, envs: np.ndarray | None = None) -> None:
+        """Begin a new episode in the given environments (default: all) from their present streams."""
+        which = np.arange(self.num_envs) if envs is None else np.asarray(envs, dtype=np.int64)
+        self.state.flow[which] = np.zeros((), FLOW)
+        engine.reset_some(which, self.state, self.params, self.tables)
+
+    def advance(self, plans: np.ndarray) -> None:
+        """Advance every environment by one decision interval under `plans`, PLAN [E, U]."""
+        if self.threads > 1 and self.num_envs > 1:
+            import numba
+
+            numba.set_num_threads(min(self.threads, os.cpu_count() or 1))
+            engine.advance_parallel(self.state, plans, self.params, self.tables)
+        else:
+            engine.advance(self.state, plans, self.params, self.tables)
+
+
+def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
+    """Plans that prepare nothing and leave every session where it is, PLAN [E, U]."""
+    plans = np.zeros((num_envs, num_ues), PLAN)
+    plans["target"], plans["medium"], plans["prefix"] = CONTINUE, DETOUR, -1
+    plans["keep"], plans["bits"], plans["weight"] = 1.0, 16, 1.0
+    return plans
+
+
+def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
+    """One PARAMS record from the configuration, float64 throughout."""
+    vehicles = round(mobility.vehicle_share * num_ues)
+    values = dict(
+        dt=interval_s, tx_power_dbm=radio.tx_power_dbm, noise_dbm=noise_dbm(radio.bandwidth_hz, radio.noise_figure_db),
+        subcarriers_db=10.0 * np.log10(radio.bandwidth_hz / SUBCARRIER_HZ), bandwidth_hz=radio.bandwidth_hz,
+        idle_load=radio.idle_load, load_per_ue=radio.load_per_ue, token_payload_bits=radio.token_payload_bits,
+        max_air_s=radio.max_air_s, filter_a=filter_weight(radio.filter_k, interval_s),
+        measurement_noise_db=radio.measurement_noise_db, a3_offset_db=radio.a3_offset_db,
+        hysteresis_db=radio.hysteresis_db, time_to_trigger_s=radio.time_to_trigger_s,
+        radio_interruption_s=radio.interruption_s, pingpong_window_s=radio.pingpong_window_s,
+        convoy_gap_s=mobility.convoy_gap_s, vehicle_low=mobility.vehicle_speed_mps[0],
+        vehicle_high=mobility.vehicle_speed_mps[1], walk_low=mobility.pedestrian_speed_mps[0],
+        walk_high=mobility.pedestrian_speed_mps[1], context_low=sessions.context_tokens[0],
+        context_high=sessions.context_tokens[1], context_end=sessions.script_tokens,
+        context_scale=serving.context_scale, answer_median=sessions.answer_tokens[0],
+        answer_sigma=sessions.answer_tokens[1], think_s=sessions.think_s, prefill_a=serving.prefill_s_per_token,
+        prefill_b=serving.prefill_overhead_s, decode_rate=serving.decode_tokens_per_s,
+        restore_bps=serving.restore_bytes_per_s, kv_bits_16=serving.kv_bits_per_token(16),
+        kv_bits_8=serving.kv_bits_per_token(8), kv_bits_4=serving.kv_bits_per_token(4), cycle_s=compute.cycle_s,
+        speed_spread=compute.speed_spread, decode_slowdown=compute.decode_slowdown, capacity_bps=backhaul.capacity_bps,
+        capacity_spread=backhaul.capacity_spread, hop_s=backhaul.hop_s, origin_x=scene.origin_m[0],
+        origin_y=scene.origin_m[1], pitch_m=scene.cell_size_m, sinr_low_db=float(phy.sinr_db[0]),
+        sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]), vehicles=vehicles, convoy=mobility.convoy,
+        scripts=sessions.scripts, pool=int(backhaul.topology == "pool"),
+    )
+    params = np.zeros(1, PARAMS)
+    for name, value in values.items():
+        params[name] = value
+    return params

@@ -1,0 +1,198 @@
+"""What a policy may see: the network's own knowledge, nothing of the future.
+
+Heuristics read a NetworkView; observations are computed from the same values, so nobody sees more than anybody else.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from .sim.compute import next_cycle
+from .sim.simulator import Simulator
+from .sim.state import IDLE, WAITING
+
+
+class NetworkView:
+    """The network at the start of a decision interval, for E environments, U UEs, C cells, K candidates.
+
+    Slot 0 of the candidates is the UE's own cell when its session lives elsewhere (else -1); slots 1..K-1 are the
+    strongest other cells. Arrays are copies: a policy may keep and change them. `sim` is the simulator itself, for the
+    environment; a policy that reads it knows more than the network does.
+    """
+
+    def __init__(self, sim: Simulator, candidates: int) -> None:
+        self.sim, self._count = sim, candidates + 1
+        self.num_envs, self.num_ues, self.num_cells = sim.num_envs, sim.num_ues, sim.num_cells
+        self.interval_s = sim.interval_s
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Recompute what is derived; called once per step by the environment."""
+        sim = self.sim
+        shape = (self.num_envs, self.num_ues, self._count)
+        self.candidates = np.empty(shape, np.int32)
+        self.margin_db = np.empty(shape, np.float64)
+        self.prefill_wait_s = np.empty((self.num_envs, self.num_cells))
+        self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
+        self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
+        _derive(sim.state, sim.params, self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
+                self.ingress_queue_bits)
+
+    # time and network
+    @property
+    def time_s(self) -> np.ndarray:
+        """Time since the start of the episode [E] [s]."""
+        return self.sim.state.world["time_s"].copy()
+
+    @property
+    def egress_bps(self) -> np.ndarray:
+        """Backhaul capacity out of each gNB [E, C] [bit/s]; with a pool, column 0 is the pool."""
+        return self.sim.state.cell["egress_bps"].copy()
+
+    @property
+    def ingress_bps(self) -> np.ndarray:
+        """Backhaul capacity into each gNB [E, C] [bit/s]."""
+        return self.sim.state.cell["ingress_bps"].copy()
+
+    @property
+    def pool(self) -> bool:
+        """Whether all transfers share one link."""
+        return bool(self.sim.params["pool"][0])
+
+    @property
+    def prefill_s_per_token(self) -> np.ndarray:
+        """Prefill time per serving token on each server [E, C] [s]."""
+        return self.sim.params["prefill_a"][0] / self.sim.state.cell["speed"]
+
+    @property
+    def prefill_overhead_s(self) -> float:
+        """Prefill time of an empty batch [s]."""
+        return float(self.sim.params["prefill_b"][0])
+
+    @property
+    def cycle_s(self) -> float:
+        """Scheduling cycle of the servers [s]."""
+        return float(self.sim.params["cycle_s"][0])
+
+    @property
+    def load(self) -> np.ndarray:
+        """Share of the radio resources in use [E, C]."""
+        return self.sim.state.cell["load"].copy()
+
+    def kv_bits_per_token(self, bits: int) -> float:
+        """KV cache of one serving token on the wire at 16, 8 or 4 bit [bit]."""
+        return self.sim.serving.kv_bits_per_token(bits)
+
+    # UEs: radio
+    @property
+    def position_m(self) -> np.ndarray:
+        """[E, U, 2] [m]."""
+        return np.stack([self.sim.state.ue["x"], self.sim.state.ue["y"]], axis=-1)
+
+    @property
+    def velocity_mps(self) -> np.ndarray:
+        """Smoothed over about one second [E, U, 2] [m/s]."""
+        return np.stack([self.sim.state.ue["vx"], self.sim.state.ue["vy"]], axis=-1)
+
+    @property
+    def radio_cell(self) -> np.ndarray:
+        """Serving cell [E, U]."""
+        return self.sim.state.ue["radio"].copy()
+
+    @property
+    def sinr_db(self) -> np.ndarray:
+        """Downlink SINR [E, U] [dB]."""
+        return self.sim.state.ue["sinr_db"].copy()
+
+    @property
+    def handover_in_s(self) -> np.ndarray:
+        """Time until the running A3 time-to-trigger ends [E, U] [s]; inf when none runs."""
+        return self.sim.state.ue["fire_s"] - self.sim.state.world["time_s"][:, None]
+
+    @property
+    def handover_cell(self) -> np.ndarray:
+        """Target of that handover [E, U]; -1 when there is none."""
+        return self.sim.state.ue["fire_cell"].copy()
+
+    # UEs: sessions
+    @property
+    def server_cell(self) -> np.ndarray:
+        """gNB whose server holds the session [E, U]."""
+        return self.sim.state.ue["server"].copy()
+
+    @property
+    def context_tokens(self) -> np.ndarray:
+        """Serving tokens in the KV cache [E, U]."""
+        return self.sim.state.ue["context"].copy()
+
+    @property
+    def streaming(self) -> np.ndarray:
+        """Whether the model is answering (or would be, were it not interrupted) [E, U]."""
+        return self.sim.state.ue["streaming"].copy()
+
+    @property
+    def healthy(self) -> np.ndarray:
+        """Whether the cache is whole and exact [E, U]."""
+        return self.sim.state.ue["healthy"].copy()
+
+    # UEs: migration
+    @property
+    def phase(self) -> np.ndarray:
+        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.sim.state) [E, U]."""
+        return self.sim.state.ue["phase"].copy()
+
+    @property
+    def migration_target(self) -> np.ndarray:
+        """Cell that the session is moving to [E, U]; its own server when it is not moving."""
+        return self.sim.state.ue["target"].copy()
+
+    @property
+    def bits_left(self) -> np.ndarray:
+        """What the transfer still has to send [E, U] [bit]."""
+        return self.sim.state.ue["bits_left"].copy()
+
+    @property
+    def interrupted_s(self) -> np.ndarray:
+        """How long the session has been interrupted [E, U] [s]; 0 when it is not."""
+        ue, time = self.sim.state.ue, self.sim.state.world["time_s"][:, None]
+        return np.where(ue["phase"] == 2, time - ue["handover_s"], 0.0)
+
+
+@nb.njit(cache=True)
+def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits):
+    p = params[0]
+    cells, slots = state.cell.shape[1], candidates.shape[2]
+    taken = np.empty(cells, np.bool_)
+    for e in range(state.ue.shape[0]):
+        ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
+        egress_queue_bits[e] = 0.0
+        ingress_queue_bits[e] = 0.0
+        prefill_wait_s[e] = 0.0
+        for u in range(ue.shape[0]):
+            me = ue[u]
+            if me.phase != IDLE:
+                egress_queue_bits[e, 0 if p.pool == 1 else me.server] += me.bits_left
+                if p.pool == 0:
+                    ingress_queue_bits[e, me.target] += me.bits_left
+                if me.job == WAITING:
+                    # It joins the next batch, whose length its longest prefix decides.
+                    work = p.prefill_a * me.prefix / cell[me.target].speed + p.prefill_b
+                    prefill_wait_s[e, me.target] = max(prefill_wait_s[e, me.target], work)
+            serving = state.rsrp_dbm[e, u, me.radio]
+            taken[:] = False
+            taken[me.radio] = True
+            own = me.radio if me.server != me.radio else -1
+            candidates[e, u, 0], margin_db[e, u, 0] = own, 0.0
+            for k in range(1, slots):
+                best, power = -1, -np.inf
+                for c in range(cells):
+                    if not taken[c] and state.rsrp_dbm[e, u, c] > power:
+                        best, power = c, state.rsrp_dbm[e, u, c]
+                candidates[e, u, k] = best
+                margin_db[e, u, k] = power - serving if best >= 0 else 0.0
+                if best >= 0:
+                    taken[best] = True
+        for c in range(cells):
+            start = next_cycle(max(now, cell[c].busy_until), p.cycle_s)
+            prefill_wait_s[e, c] += start - now

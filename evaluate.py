@@ -1,0 +1,162 @@
+"""Evaluate policies on the same users in the same city: a table, a JSON file and a figure.
+
+    python evaluate.py --config configs/handover.yaml --policies cho ctho runs/ppo --episodes 8 --out runs/evaluate
+
+Every policy sees exactly the same worlds: episode k has seed `seed + k`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import kvroam
+from kvroam.configs.experiment import Experiment
+from kvroam.configs.loader import load, to_dict
+from kvroam.errors import ConfigError, run_command
+
+# Episodes that run side by side; more share each forward pass but take more memory.
+SIDE_BY_SIDE = 16
+REFERENCE = "ctho"
+
+
+def evaluate(config: Experiment, policies: Sequence[str], episodes: int, seed: int,
+             progress: Callable[[str, int, int], Any] | None = None) -> dict[str, Any]:
+    """Run every policy on episodes seeded seed, seed + 1, ... and summarise.
+
+    Args:
+        config: the experiment.
+        policies: names (kvroam.agents.names()) or checkpoints.
+        episodes: per policy, at least 1.
+        seed: of the first episode.
+        progress: called as progress(policy, steps done, steps in all) after every step.
+
+    Returns:
+        The results dictionary that benchmarks.report writes: `config`, `versions`, `machine`, `seeds`,
+        `policies.NAME.episodes.METRIC` (a list over episodes), `policies.NAME.summary.METRIC` and `paired`.
+
+    Raises:
+        ConfigError, PolicyError, SceneError: something that cannot be used, named.
+    """
+    import torch
+
+    from kvroam import agents
+    from kvroam.benchmarks.report import machine, summarise, versions
+
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}: at least 1 is needed")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}: it must not be negative")
+    if not policies:
+        raise ConfigError(f"no policy was given: choose among {', '.join(agents.names())}, or give a checkpoint")
+    torch.set_num_threads(1)
+    players = {}
+    for name in policies:
+        player = agents.make(name, config, seed)
+        if player.name in players:
+            raise ConfigError(f"policy {player.name!r} was given twice: name each once")
+        players[player.name] = player
+    total = len(players) * config.max_steps * -(-episodes // SIDE_BY_SIDE)
+    done = 0
+    results: dict[str, Any] = {
+        "kvroam": kvroam.__version__, "config": to_dict(config), "scoring": config.scoring.mode, "versions": versions(),
+        "machine": machine(), "seeds": list(range(seed, seed + episodes)), "policies": {},
+    }
+    for name, player in players.items():
+        began = time.perf_counter()
+        outcomes: list[dict[str, float]] = []
+        for first in range(0, episodes, SIDE_BY_SIDE):
+            seeds = results["seeds"][first:first + SIDE_BY_SIDE]
+            for outcome in play(config, player, seeds):
+                if outcome is None:
+                    done += 1
+                    if progress is not None:
+                        progress(name, done, total)
+                else:
+                    outcomes.append(outcome)
+        per_episode = {metric: [o[metric] for o in outcomes] for metric in outcomes[0]}
+        results["policies"][name] = {"episodes": per_episode, "summary": summarise(per_episode),
+                                     "wall_s": time.perf_counter() - began}
+    results["paired"] = paired(results)
+    return results
+
+
+def play(config: Experiment, player, seeds: Sequence[int]):
+    """Play one episode per seed side by side; yields None after every step, then each episode's metrics."""
+    from kvroam.envs.core import HandoverCore
+    from kvroam.envs.metrics import EpisodeMeter
+
+    core = HandoverCore(config, len(seeds))
+    core.reset(seeds)
+    player.reset(core.view)
+    goals = config.evaluate
+    meter = EpisodeMeter(core.num_envs, core.num_ues, goals.ttft_objective_s, goals.tpot_objective_s)
+    for _ in range(config.max_steps):
+        core.step(player.act(core.view))
+        meter.add(core)
+        yield None
+    for e in range(core.num_envs):
+        yield meter.result(e)
+
+
+def paired(results: dict[str, Any]) -> dict[str, Any]:
+    """Differences from ctHO on the same seeds, for every metric and policy; empty when ctHO did not take part."""
+    from kvroam.benchmarks.statistics import paired_difference
+
+    policies = results["policies"]
+    if REFERENCE not in policies:
+        return {}
+    base = policies[REFERENCE]["episodes"]
+    return {REFERENCE: {name: {metric: paired_difference(values, base[metric])._asdict()
+                               for metric, values in policy["episodes"].items()}
+                        for name, policy in policies.items() if name != REFERENCE}}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kvroam-evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="handover", help="YAML file or shipped name (default: %(default)s)")
+    parser.add_argument("--policies", nargs="+", metavar="NAME",
+                        help="policy names or checkpoints (default: evaluate.policies)")
+    parser.add_argument("--episodes", type=int, help="episodes per policy (default: evaluate.episodes)")
+    parser.add_argument("--seed", type=int, help="seed of the first episode (default: evaluate.seed)")
+    parser.add_argument("--out", default="runs/evaluate", help="folder for results.json, table.md and the figure")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="change a key of the configuration, e.g. --set backhaul.capacity_bps=1e9")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(arguments)
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from tqdm import tqdm
+
+    args = _parse(arguments)
+    config = load(Experiment, args.config, args.overrides)
+    with tqdm(total=None, unit="step", disable=args.quiet, dynamic_ncols=True, leave=False) as bar:
+        def show(name: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description_str(name, refresh=False)
+            bar.update(done - bar.n)
+
+        results = evaluate(config, args.policies or config.evaluate.policies,
+                           config.evaluate.episodes if args.episodes is None else args.episodes,
+                           config.evaluate.seed if args.seed is None else args.seed, show)
+    from kvroam.benchmarks.report import terminal_table, write_results
+
+    files = write_results(args.out, results)
+    print(terminal_table(results))
+    if config.scoring.mode == "none":
+        print("scoring: none, so drift and recall were not measured")
+    print("written:", ", ".join(str(path) for path in files.values()))
+
+
+def main() -> None:
+    """Entry point of `kvroam-evaluate`."""
+    sys.exit(run_command("kvroam-evaluate", command))
+
+
+if __name__ == "__main__":
+    main()

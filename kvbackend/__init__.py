@@ -1,0 +1,38 @@
+"""What it costs a language model when its KV cache travels: sessions, pruning, wire codec, restore, measured drift."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "KVSettings": "settings",
+    "TransferPlan": "settings",
+    "KVBackend": "backend",
+    "Drift": "drift",
+    "Migration": "sessions",
+    "Reference": "reference",
+    "Session": "sessions",
+    "SCORERS": "saliency",
+    "extract_top_k_kv_cache": "selection",
+}
+__all__ = [
+    "SCORERS",
+    "Drift",
+    "KVBackend",
+    "KVSettings",
+    "Migration",
+    "Reference",
+    "Session",
+    "TransferPlan",
+    "extract_top_k_kv_cache",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `import kvroam.kvbackend` does not import torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

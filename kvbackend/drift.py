@@ -1,0 +1,124 @@
+"""How far a degraded cache's predictions are from the whole cache's, and which answers they still get right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+HOT, COLD = 1, 2
+
+
+@dataclass
+class Drift:
+    """Sums over the tokens of one call, one entry per session."""
+
+    tokens: np.ndarray  # int64 [n], tokens fed
+    kl: np.ndarray  # float64 [n], KL(full || degraded) [nats], at least 0
+    js: np.ndarray  # float64 [n], Jensen-Shannon divergence [nats], at most ln 2 per token
+    matches: np.ndarray  # int64 [n], tokens at which both predict the same next token
+    delta_nll: np.ndarray  # float64 [n], extra negative log-likelihood of the script's next tokens [nats]
+    hot_hits: np.ndarray  # int64 [n], answers about hot facts that are right in all their tokens
+    hot_total: np.ndarray  # int64 [n], answers about hot facts that ended
+    cold_hits: np.ndarray  # int64 [n], the same for cold facts
+    cold_total: np.ndarray  # int64 [n]
+
+    @classmethod
+    def zeros(cls, sessions: int) -> "Drift":
+        """No drift for `sessions` sessions."""
+        real = ("kl", "js", "delta_nll")
+        kinds = {field.name: np.float64 if field.name in real else np.int64 for field in fields(cls)}
+        return cls(**{name: np.zeros(sessions, kind) for name, kind in kinds.items()})
+
+    def __add__(self, other: "Drift") -> "Drift":
+        """Sums over the tokens of both calls, session by session."""
+        return Drift(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def divergences(full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compare two sets of next-token logits row by row.
+
+    Args:
+        full, degraded: float32 [n, vocab].
+        targets: int64 [n], the script's next token, or -1 where it has none.
+
+    Returns:
+        float32 [5, n]: KL(full || degraded) >= 0 [nats], JS >= 0 [nats], whether the top-1 tokens agree, extra NLL
+        of the target [nats] (0 without one), whether the degraded top-1 is the target. A tie for the top counts as
+        agreement.
+    """
+    # Masked vocabulary has logits of -inf; the bound turns inf - inf and 0 * inf into 0, and changes nothing else.
+    log_p, log_q = (x.log_softmax(-1).clamp_min_(-1e4) for x in (full, degraded))
+    p, q = log_p.exp(), log_q.exp()
+    gap = log_p - log_q
+    kl = (p * gap).sum(-1).clamp_min_(0.0)
+    both = p + q
+    log_m = (both * 0.5).clamp_min_(torch.finfo(p.dtype).tiny).log_()
+    js = p.mul_(log_p).addcmul_(q, log_q).addcmul_(both, log_m, value=-1.0).sum(-1).mul_(0.5).clamp_min_(0.0)
+    best, top = degraded.max(-1)  # several times faster than argmax on the CPU
+    match = full.gather(1, top[:, None])[:, 0] >= full.amax(-1)
+    known = targets >= 0
+    chosen = targets.clamp_min(0)[:, None]
+    nll = gap.gather(1, chosen)[:, 0] * known
+    correct = (degraded.gather(1, chosen)[:, 0] >= best) & known
+    return torch.stack([kl, js, match.to(kl.dtype), nll, correct.to(kl.dtype)])
+
+
+class Marks:
+    """Where a script asks for facts: which rows judge an answer token, and where each answer ends.
+
+    Row i feeds token i and judges token i + 1. Lists, not arrays: a call looks at one or two entries.
+
+    Args:
+        answer: int [S], 0 no answer, 1 token of an answer about a hot fact, 2 about a cold one; or None.
+        query: int [S], id of the answer that a token belongs to; None numbers the runs of equal `answer`.
+    """
+
+    def __init__(self, answer: np.ndarray | None, query: np.ndarray | None) -> None:
+        self.answer, self.query = answer, query
+        self.rows: list[int] = []
+        self.ids: list[int] = []
+        self.kinds: list[int] = []
+        self.ends: list[bool] = []
+        if answer is None:
+            return
+        if query is None:
+            query = runs(answer)
+        marked = np.flatnonzero(answer)
+        marked = marked[marked > 0]  # no row judges the first token
+        self.rows = (marked - 1).tolist()
+        self.ids = query[marked].tolist()
+        self.kinds = answer[marked].tolist()
+        last = {name: i for i, name in enumerate(self.ids)}
+        self.ends = [last[name] == i for i, name in enumerate(self.ids)]
+
+
+def runs(answer: np.ndarray) -> np.ndarray:
+    """Number the runs of equal marks [S]: int16 [S]."""
+    return np.cumsum(np.diff(answer, prepend=0) != 0).astype(np.int16)
+
+
+def count_recall(marks: Marks, first: int, correct: Sequence[bool], failed: set[int]) -> tuple[int, int, int, int]:
+    """Count the answers that end within consecutive marked rows.
+
+    Args:
+        first: index into `marks.rows` of the first row judged.
+        correct: whether each of these rows predicts its answer token.
+        failed: ids of answers with a wrong token so far; updated.
+
+    Returns:
+        hot hits, hot total, cold hits, cold total.
+    """
+    hits, totals = [0, 0, 0], [0, 0, 0]
+    for i, right in enumerate(correct, first):
+        name = marks.ids[i]
+        if not right:
+            failed.add(name)
+        if marks.ends[i]:
+            totals[marks.kinds[i]] += 1
+            hits[marks.kinds[i]] += name not in failed
+            failed.discard(name)
+    return hits[HOT], totals[HOT], hits[COLD], totals[COLD]

@@ -1,0 +1,205 @@
+"""The language model as the backend uses it: prefill of whole scripts, ragged continuation, and the LM head."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ModelError
+from .attention import Tap, install, slab_cache
+
+# Rotary variants whose angles depend on the length of the sequence make old keys wrong when the cache grows.
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of one model's cache: every token costs layers * 2 * kv_heads * head_dim numbers."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def row(self) -> tuple[int, int, int, int]:
+        """Shape of one token's keys and values: [L, 2, Hkv, D]."""
+        return (self.layers, 2, self.kv_heads, self.head_dim)
+
+    @property
+    def query_row(self) -> tuple[int, int, int]:
+        """Shape of one token's queries: [L, H, D]."""
+        return (self.layers, self.heads, self.head_dim)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a forward pass leaves behind for a batch of B sequences of up to T tokens (padding at the right)."""
+
+    kv: torch.Tensor  # [B, T, L, 2, Hkv, D], rotated keys and values rounded to the cache dtype
+    queries: torch.Tensor  # [B, T, L, H, D], rotated
+    hidden: torch.Tensor  # [B, T, d], after the final norm
+
+
+class LanguageModel:
+    """A Hugging Face causal language model with rotary positions and full attention.
+
+    Args:
+        model: the model; it is put in eval mode and its attention implementation is replaced.
+        cache_dtype: precision at which keys and values are kept; computing stays in the model's dtype.
+
+    Raises:
+        ModelError: the cache of this model cannot be pruned correctly, or its logits are not head(hidden).
+    """
+
+    def __init__(self, model: Any, cache_dtype: torch.dtype = torch.float16) -> None:
+        self.model = model.eval()
+        config = model.config.get_text_config(decoder=True)
+        name = type(model).__name__
+        _refuse_unsuitable(name, config)
+        self.base = model.base_model
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ModelError(f"{name} has no LM head, so its logits cannot be compared; load a causal language model")
+        self.head = head
+        heads = config.num_attention_heads
+        self.geometry = Geometry(
+            layers=config.num_hidden_layers,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        )
+        self.vocab = int(config.vocab_size)
+        self.max_tokens = int(config.max_position_embeddings)
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self.cache_dtype = cache_dtype
+        self.fingerprint = fingerprint(model)
+        self.scaling = self._probe(name)
+
+    @torch.inference_mode()
+    def prefill(self, scripts: Sequence[np.ndarray]) -> Block:
+        """Run whole scripts, int [S_b] each, in one causal pass; shorter ones are padded with token 0 at the right."""
+        tokens = self._padded(scripts)
+        batch, steps = tokens.shape
+        slab = torch.empty(batch, steps, *self.geometry.row, dtype=self.dtype, device=self.device)
+        positions = torch.arange(steps, device=self.device)[None]
+        return self._run(tokens, positions, None, slab, 0)
+
+    @torch.inference_mode()
+    def extend(self, caches: Sequence[torch.Tensor], starts: Sequence[int], tokens: Sequence[np.ndarray]) -> Block:
+        """Feed each sequence its next tokens on its own, possibly pruned, cache, in one ragged pass.
+
+        Args:
+            caches: [n_b, L, 2, Hkv, D] each, rows in order of position, at the cache dtype.
+            starts: script position of the first new token, at least n_b [tokens].
+            tokens: int [t_b] each, t_b >= 1.
+        """
+        ids = self._padded(tokens)
+        batch, steps = ids.shape
+        lengths = np.array([len(cache) for cache in caches])
+        width = int(lengths.max())
+        slab = torch.empty(batch, width + steps, *self.geometry.row, dtype=self.dtype, device=self.device)
+        for row, cache in zip(slab, caches, strict=True):
+            row[: len(cache)] = cache
+            row[len(cache) : width] = 0.0  # masked, but zero times garbage may still be NaN
+        stored = np.arange(width) < lengths[:, None]
+        visible = np.empty((batch, 1, steps, width + steps), dtype=bool)
+        visible[:, 0, :, :width] = stored[:, None]
+        visible[:, 0, :, width:] = np.tri(steps, dtype=bool)
+        positions = torch.from_numpy(np.asarray(starts)[:, None] + np.arange(steps)).to(self.device)
+        mask = torch.from_numpy(visible).to(self.device)
+        return self._run(ids, positions, mask, slab, width)
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Next-token logits [n, vocab] in float32 of final hidden states [n, d]."""
+        return self.head(hidden).float()
+
+    def _run(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        slab: torch.Tensor,
+        start: int,
+        tap: Tap | None = None,
+        cache_dtype: torch.dtype | None = None,
+    ) -> Block:
+        tap = tap or Tap()
+        output = self.base(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=slab_cache(slab, start, cache_dtype or self.cache_dtype),
+            use_cache=True,
+            kvroam_tap=tap,
+        )
+        return Block(slab[:, start:], tap.stacked(), output.last_hidden_state)
+
+    def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+        """Token ids int64 [B, T], padded with 0 at the right."""
+        ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+        for row, sequence in zip(ids, sequences, strict=True):
+            row[: len(sequence)] = sequence
+        return torch.from_numpy(ids).to(self.device)
+
+    @torch.inference_mode()
+    def _probe(self, name: str) -> float:
+        """Check on eight tokens that our attention and head reproduce the model's own logits; return the scaling."""
+        ids = torch.arange(8, device=self.device)[None] % self.vocab
+        expected = self.model(input_ids=ids, use_cache=False).logits.float()
+        install(self.model)
+        tap = Tap()
+        slab = torch.empty(1, 8, *self.geometry.row, dtype=self.dtype, device=self.device)
+        try:
+            block = self._run(ids, torch.arange(8, device=self.device)[None], None, slab, 0, tap, self.dtype)
+        except (TypeError, KeyError, RuntimeError, AttributeError) as error:
+            raise ModelError(f"{name} does not run on kvroam's cache ({error}); use a Llama-like model") from error
+        scalings = set(tap.scaling.values())
+        if len(tap.scaling) != self.geometry.layers or len(scalings) != 1:
+            raise ModelError(
+                f"{name} bypasses transformers' attention interface in some layers; use a Llama-like model"
+            )
+        error_size = float((self.logits(block.hidden[0]) - expected[0]).abs().max())
+        limit = (1e-3 if self.dtype == torch.float32 else 0.1) * max(1.0, float(expected.abs().max()))
+        if not error_size <= limit:
+            raise ModelError(
+                f"{name}: logits differ by {error_size:.3g} (limit {limit:.3g}) when recomputed from its cache; its "
+                "attention or head does more than a Llama's, use a Llama-like model"
+            )
+        return scalings.pop()
+
+
+def fingerprint(model: Any) -> str:
+    """Hex digest of a model's cache-relevant shape and of up to 4096 evenly spaced numbers of every weight."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(1, math.ceil(flat.numel() / 4096))].float().cpu().numpy()
+        digest.update(f"{key}{tuple(value.shape)}".encode() + sample.tobytes())
+    config = model.config.get_text_config(decoder=True)
+    digest.update(repr(sorted((getattr(config, "rope_parameters", None) or {}).items(), key=str)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _refuse_unsuitable(name: str, config: object) -> None:
+    """Raise ModelError for models whose attention is not full attention over rotary keys."""
+    odd = {kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"}
+    sliding = getattr(config, "sliding_window", None)
+    if odd or (sliding and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None)):
+        what = ", ".join(sorted(odd)) or f"sliding_window = {sliding}"
+        raise ModelError(
+            f"{name} has {what} layers, which mask by stored index and not by position, so pruning them is wrong; "
+            "use a model with full attention in every layer"
+        )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not rope and not getattr(config, "rope_theta", None):
+        raise ModelError(f"{name} has no rotary positions, so pruned tokens cannot keep theirs; use a model with RoPE")
+    kind = (rope or {}).get("rope_type", "default")
+    if kind in _LENGTH_DEPENDENT_ROPE:
+        raise ModelError(f"{name} uses {kind!r} RoPE, whose angles change with the length; use a fixed RoPE scaling")

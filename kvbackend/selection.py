@@ -1,0 +1,110 @@
+"""Which tokens of a cache stay: Top-K by score, with sinks and recent tokens guarded."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def top_indices(scores: np.ndarray, count: int) -> np.ndarray:
+    """Indices [count] of the largest scores [n], ascending; among equals the earlier token wins."""
+    order = np.argsort(-scores, kind="stable")[:count]
+    return np.sort(order)
+
+
+def budget_tokens(keep: float, tokens: int) -> int:
+    """Tokens to keep of `tokens`: the nearest integer, at least 1 (int() would lose one to binary fractions)."""
+    return max(1, round(keep * tokens))
+
+
+def select_rows(
+    scores: np.ndarray,
+    positions: np.ndarray,
+    start: int,
+    stop: int,
+    keep: float,
+    sinks: int,
+    recent: int,
+) -> np.ndarray:
+    """Choose the cache rows that are sent.
+
+    The budget counts script tokens in [start, stop), so a cache that lost tokens earlier keeps up to that many of
+    what it still has. Guarded rows spend the budget first: sinks, then the newest tokens before `stop`.
+
+    Args:
+        scores: float [n], one per row of the cache.
+        positions: int [n], strictly increasing script positions of the rows.
+        start: first position that is sent [tokens]; rows before it are dropped, the target rebuilds them.
+        stop: the snapshot [tokens]; rows at or after it are all chosen.
+        keep: fraction (0, 1] of the stop - start tokens.
+        sinks: the first `sinks` positions of the script are guarded where they lie in the range.
+        recent: the last `recent` positions before `stop` are guarded.
+
+    Returns:
+        int64 [k], sorted row indices.
+    """
+    later = np.flatnonzero(positions >= max(start, stop))
+    inside = np.flatnonzero((positions >= start) & (positions < stop))
+    if inside.size == 0:
+        return later
+    count = min(budget_tokens(keep, stop - start), inside.size)
+    if count == inside.size:
+        return np.concatenate([inside, later])
+    where = positions[inside]
+    rank = np.zeros(inside.size)
+    rank[where >= stop - recent] = 1.0
+    rank[where < sinks] = 2.0
+    order = np.lexsort((where, -scores[inside], -_newest_first(rank, where)))[:count]
+    return np.concatenate([inside[np.sort(order)], later])
+
+
+def _newest_first(rank: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Guard rank [n] whose recent rows (rank 1) are ordered by position, so that a tight budget keeps the newest."""
+    return rank + np.where(rank == 1.0, where / (where[-1] + 1.0) * 0.5, 0.0)
+
+
+def extract_top_k_kv_cache(
+    kv_cache: "torch.Tensor", attention_weights: "torch.Tensor", compression_ratio: float = 0.2
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Keep the Top-K tokens of a cache by attention, as the token-aware mobility plane does.
+
+    Args:
+        kv_cache: [layers, 2, batch, heads, tokens, head_dim].
+        attention_weights: [layers, batch, heads, queries, tokens], or already summed over queries
+            [layers, batch, heads, tokens].
+        compression_ratio: fraction of tokens that is kept, (0, 1].
+
+    Returns:
+        The pruned cache [layers, 2, batch, heads, k, head_dim] and the kept indices int64 [batch, k], ascending,
+        with k = max(1, floor(tokens * compression_ratio)).
+
+    Raises:
+        ConfigError: the shapes disagree, or the ratio is outside (0, 1].
+
+    Source: ChaoHu, clawRxiv 2604.01548: saliency I(t) is the attention on t summed over heads, averaged over layers.
+    """
+    import torch
+
+    if not 0.0 < compression_ratio <= 1.0:
+        raise ConfigError(f"compression_ratio = {compression_ratio} is outside (0, 1]; it is the fraction kept")
+    if kv_cache.ndim != 6 or kv_cache.shape[1] != 2:
+        raise ConfigError(
+            f"kv_cache has shape {tuple(kv_cache.shape)}; give [layers, 2, batch, heads, tokens, head_dim]"
+        )
+    layers, _, batch, _, tokens, _ = kv_cache.shape
+    weights = attention_weights.sum(3) if attention_weights.ndim == 5 else attention_weights
+    if weights.ndim != 4 or (weights.shape[0], weights.shape[1], weights.shape[3]) != (layers, batch, tokens):
+        raise ConfigError(
+            f"attention_weights has shape {tuple(attention_weights.shape)}, the cache has {layers} layers, batch "
+            f"{batch} and {tokens} tokens; give [layers, batch, heads, queries, tokens]"
+        )
+    # The small term undoes binary fractions: int(10 * 0.7) is 7, but int(100 * 0.29) is 28.
+    count = max(1, int(tokens * compression_ratio + 1e-9))
+    saliency = weights.sum(2).mean(0).float().cpu().numpy()
+    kept = torch.from_numpy(np.stack([top_indices(row, count) for row in saliency])).to(kv_cache.device)
+    index = kept[None, None, :, None, :, None].expand(*kv_cache.shape[:4], count, kv_cache.shape[5])
+    return kv_cache.gather(4, index), kept

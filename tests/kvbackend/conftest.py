@@ -1,0 +1,67 @@
+"""A small Llama with random weights, large enough that pruning its cache changes its predictions."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from kvroam.kvbackend import KVBackend
+
+VOCAB = 2048
+
+
+def make_model(seed: int = 0) -> LlamaForCausalLM:
+    """Two layers, 128 wide, four query heads on two key heads; wide initial weights make attention selective."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.15,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def oracle_model(model):
+    """The same weights with transformers' own eager attention, never touched by the backend."""
+    twin = copy.deepcopy(model)
+    twin.set_attn_implementation("eager")
+    return twin
+
+
+@pytest.fixture(scope="session")
+def exact(model, oracle_model):
+    """A backend that keeps its cache in float32."""
+    return KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def backend(model, oracle_model):
+    """A backend that serves at 16 bits."""
+    return KVBackend(copy.deepcopy(model), "tok")
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(7).integers(0, VOCAB, 300)

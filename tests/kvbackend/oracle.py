@@ -1,0 +1,41 @@
+"""What a pruned cache must compute, without any cache: one full forward pass under a 4-D mask."""
+
+import numpy as np
+import torch
+
+
+def masked_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Logits float64 [S, vocab] of a script whose session was pruned several times.
+
+    Args:
+        model: a causal LM with eager attention.
+        tokens: int [S].
+        stages: (n, kept) in order: rows from n on see, of the tokens before n, only the positions in `kept`.
+    """
+    size = len(tokens)
+    visible = np.tri(size, dtype=bool)
+    for start, kept in stages:
+        visible[start:, :start] = np.isin(np.arange(start), kept)
+    mask = torch.zeros(1, 1, size, size).masked_fill(torch.from_numpy(~visible), torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        out = model(input_ids=torch.from_numpy(tokens)[None], attention_mask=mask, use_cache=False)
+    return out.logits[0].double().numpy()
+
+
+def kl(full: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    """KL(full || degraded) per row [nats]."""
+    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (full, degraded))
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def js(full: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence per row [nats]."""
+    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (full, degraded))
+    m = np.logaddexp(p, q) - np.log(2.0)
+    return 0.5 * (np.exp(p) * (p - m)).sum(-1) + 0.5 * (np.exp(q) * (q - m)).sum(-1)
+
+
+def nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each row's target [nats]."""
+    logs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    return -logs[np.arange(len(targets)), targets]

@@ -1,0 +1,109 @@
+"""evaluate.py: the same worlds for every policy, the table, the files, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvroam.benchmarks.metrics import METRICS
+from kvroam.configs.experiment import Experiment
+from kvroam.configs.loader import load
+from kvroam.envs.metrics import METRICS as MEASURED
+from kvroam.errors import run_command
+from kvroam.evaluate import command, evaluate
+
+SMALL = ["episode_s=15.0", "sessions.scripts=4"]
+FILES = ("results.json", "table.md", "interruption_drift.png")
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    return evaluate(load(Experiment, "handover", SMALL), ["random", "tho", "cho", "ctho", "token-aware"], 3, 7)
+
+
+def mean(results: dict, policy: str, metric: str) -> float:
+    return float(np.nanmean(results["policies"][policy]["episodes"][metric]))
+
+
+def test_results_have_every_metric_of_every_episode(results: dict) -> None:
+    assert results["seeds"] == [7, 8, 9] and results["scoring"] == "kv"
+    assert set(METRICS) == set(MEASURED)
+    for policy in results["policies"].values():
+        assert set(policy["episodes"]) == set(MEASURED)
+        assert all(len(values) == 3 for values in policy["episodes"].values())
+        assert all({"mean", "iqm", "ci_low", "ci_high"} <= set(s) for s in policy["summary"].values())
+
+
+def test_all_policies_face_the_same_handovers(results: dict) -> None:
+    handovers = {tuple(policy["episodes"]["handovers"]) for policy in results["policies"].values()}
+    assert len(handovers) == 1 and min(handovers.pop()) > 0
+
+
+def test_ctho_is_not_worse_than_tho_and_cho_in_the_worst_interruption(results: dict) -> None:
+    worst = {name: mean(results, name, "interruption_s_worst") for name in ("tho", "cho", "ctho")}
+    assert worst["ctho"] <= worst["tho"] and worst["ctho"] <= worst["cho"]
+
+
+def test_exact_policies_have_no_drift_and_token_aware_trades_drift_for_speed(results: dict) -> None:
+    for name in ("tho", "cho", "ctho"):
+        assert mean(results, name, "drift_kl_mean") == 0.0
+        assert mean(results, name, "top1_agreement") == 1.0
+    assert mean(results, "token-aware", "drift_kl_mean") > 0.0
+    assert mean(results, "token-aware", "interruption_s_mean") < mean(results, "cho", "interruption_s_mean")
+
+
+def test_paired_differences_are_those_of_the_episodes(results: dict) -> None:
+    difference = results["paired"]["ctho"]["cho"]["cost"]
+    episodes = results["policies"]
+    expected = np.subtract(episodes["cho"]["episodes"]["cost"], episodes["ctho"]["episodes"]["cost"]).mean()
+    assert difference["mean"] == pytest.approx(expected) and difference["n"] == 3
+
+
+def test_an_evaluation_repeats_exactly(results: dict) -> None:
+    again = evaluate(load(Experiment, "handover", SMALL), ["token-aware"], 3, 7)
+    first = results["policies"]["token-aware"]["episodes"]
+    for name, values in again["policies"]["token-aware"]["episodes"].items():
+        assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(values, first[name], strict=True)), name
+
+
+def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path),
+         "--set", "scoring.mode=none", "episode_s=5.0"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "cho" in run.stdout and "drift and recall were not measured" in run.stdout
+    assert all((tmp_path / name).stat().st_size > 100 for name in FILES)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["scoring"] == "none" and written["config"]["episode_s"] == 5.0
+    assert {p.name for p in tmp_path.iterdir()} == set(FILES)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    (["--set", "backhaul.capacity_bbps=1"], ["capacity_bbps", "capacity_bps"]),
+    (["--set", "backhaul.capacity_bps=-5"], ["capacity_bps", "-5", "above 0"]),
+    (["--set", "actions.keep=[1.5]"], ["keep", "1.5", "(0, 1]"]),
+    (["--set", "scene=atlantis"], ["atlantis", "munich"]),
+    (["--set", "scoring.scorer=psychic"], ["psychic", "window"]),
+    (["--policies", "cth0"], ["cth0", "ctho"]),
+    (["--policies", "runs/absent/policy.zip"], ["runs/absent/policy.zip", "train.py"]),
+    (["--policies", "cho", "cho"], ["cho", "twice"]),
+    (["--episodes", "0"], ["episodes", "0"]),
+    (["--seed", "-1"], ["seed", "-1"]),
+])
+def test_what_cannot_be_used_gives_one_line_and_exit_code_2(
+    arguments: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    small = ["--quiet", "--out", str(out)] + ([] if "--episodes" in arguments else ["--episodes", "1"])
+    assert run_command("kvroam-evaluate", command, [*arguments, *small]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert all(word in error for word in words), error
+    assert not out.exists()

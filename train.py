@@ -1,0 +1,148 @@
+"""Train one policy that all UEs share, with Stable-Baselines3 PPO.
+
+    python train.py --config configs/handover.yaml --out runs/ppo --set train.total_steps=400000
+
+The run folder gets the configuration, TensorBoard scalars (every reward term, every episode metric), checkpoints and
+`policy.zip`, which `evaluate.py --policies runs/ppo` accepts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kvroam.configs.experiment import Experiment
+from kvroam.configs.loader import load, to_dict
+from kvroam.errors import KvroamError, run_command
+
+
+def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
+    """Train and return the path of the final checkpoint.
+
+    Args:
+        config: the experiment; `config.train` has the hyper-parameters.
+        out: run folder, created if absent.
+        quiet: no progress bar.
+
+    Raises:
+        KvroamError: the run folder cannot be written.
+    """
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.logger import configure
+
+    from kvroam.envs.sb3 import HandoverVecEnv
+
+    torch.set_num_threads(1)
+    options = config.train
+    env = HandoverVecEnv(config, options.num_envs, options.seed,
+                         (config.evaluate.ttft_objective_s, config.evaluate.tpot_objective_s))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        reason = f"run folder {str(out)!r} cannot be written ({error.strerror}): name another with --out"
+        raise KvroamError(reason) from error
+    model = PPO(
+        "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
+        batch_size=options.batch_size, n_epochs=options.epochs, learning_rate=options.learning_rate,
+        gamma=options.gamma, gae_lambda=options.gae_lambda, ent_coef=options.entropy, clip_range=options.clip,
+        policy_kwargs={"net_arch": {"pi": list(options.hidden), "vf": list(options.hidden)}}, device="cpu",
+    )
+    model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+    model.learn(options.total_steps, callback=_callback(env, out, options, quiet))
+    return save(model, out / "policy.zip")
+
+
+def save(model, path: Path) -> Path:
+    """Write a checkpoint whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp.zip")
+    model.save(draft)
+    draft.replace(path)
+    return path
+
+
+def _Scaled(env, scale: float):
+    """The environment with its rewards multiplied by `scale`, for PPO's value function."""
+    from stable_baselines3.common.vec_env import VecEnvWrapper
+
+    class Scaled(VecEnvWrapper):
+        def reset(self):
+            return self.venv.reset()
+
+        def step_wait(self):
+            observation, reward, done, info = self.venv.step_wait()
+            return observation, reward * np.float32(scale), done, info
+
+    return Scaled(env)
+
+
+def _callback(env, out: Path, options, quiet: bool):
+    """Progress bar, TensorBoard scalars and checkpoints."""
+    from stable_baselines3.common.callbacks import BaseCallback
+    from tqdm import tqdm
+
+    from kvroam.envs.rewards import TERMS
+
+    class Report(BaseCallback):
+        def _on_training_start(self) -> None:
+            self.bar = tqdm(total=options.total_steps, unit="step", disable=quiet, dynamic_ncols=True)
+            self.sums, self.count, self.saved = np.zeros(len(TERMS)), 0, 0
+
+        def _on_step(self) -> bool:
+            self.sums += env.core.terms.mean(axis=(0, 1))
+            self.count += 1
+            self.bar.update(min(self.num_timesteps, options.total_steps) - self.bar.n)
+            if self.num_timesteps - self.saved >= options.checkpoint_every:
+                self.saved = self.num_timesteps
+                save(self.model, out / f"checkpoint_{self.num_timesteps:09d}.zip")
+            return True
+
+        def _on_rollout_end(self) -> None:
+            for name, value in zip(TERMS, self.sums / self.count, strict=True):
+                self.logger.record(f"reward/{name}", value)
+            reward = float(self.sums.sum() / self.count)
+            self.logger.record("reward/total", reward)
+            self.sums, self.count = np.zeros(len(TERMS)), 0
+            for name in env.episode_metrics[0] if env.episode_metrics else ():
+                values = [m[name] for m in env.episode_metrics if not np.isnan(m[name])]
+                if values:
+                    self.logger.record(f"episode/{name}", float(np.mean(values)))
+            self.bar.set_postfix_str(f"reward per UE and step {reward:.5f}")
+
+        def _on_training_end(self) -> None:
+            self.bar.close()
+
+    return Report()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kvroam-train", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="handover", help="YAML file or shipped name (default: %(default)s)")
+    parser.add_argument("--out", default="runs/ppo", help="run folder (default: runs/ppo)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="change a key of the configuration, e.g. --set train.total_steps=50000")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(arguments)
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    args = _parse(arguments)
+    path = train(load(Experiment, args.config, args.overrides), Path(args.out), args.quiet)
+    print(f"written: {path}")
+    print(f"evaluate it: python evaluate.py --config {args.config} --policies ctho {args.out}")
+
+
+def main() -> None:
+    """Entry point of `kvroam-train`."""
+    sys.exit(run_command("kvroam-train", command))
+
+
+if __name__ == "__main__":
+    main()
