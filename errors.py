@@ -25,6 +25,12 @@ class PolicyError(KvroamError):
     """A policy name or a checkpoint that cannot be used."""
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` unless `condition` holds; a configuration's loader adds the key to it."""
+    if not condition:
+        raise ValueError(message)
+
+
 def run_command(name: str, command, arguments: list[str] | None = None) -> int:
     """Run a command line's `command(arguments)`; a user's error becomes one line on stderr and exit code 2.
 

@@ -8,14 +8,16 @@ Every policy sees exactly the same worlds: episode k has seed `seed + k`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import kvroam
-from kvroam.configs.experiment import Experiment
 from kvroam.configs.loader import load, to_dict
+from kvroam.envs.config import Experiment
 from kvroam.errors import ConfigError, run_command
 
 # Episodes that run side by side; more share each forward pass but take more memory.
@@ -129,12 +131,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be written to, before an hour is spent on its content."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"--out {str(folder)!r} cannot be written: {str(there)!r} is no writable folder")
+
+
 def command(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     from tqdm import tqdm
 
     args = _parse(arguments)
     config = load(Experiment, args.config, args.overrides)
+    _check_folder(Path(args.out))
     with tqdm(total=None, unit="step", disable=args.quiet, dynamic_ncols=True, leave=False) as bar:
         def show(name: str, done: int, total: int) -> None:
             bar.total = total

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kvroam.configs.experiment import Experiment
 from kvroam.configs.loader import load, to_dict
+from kvroam.envs.config import Experiment
 from kvroam.errors import KvroamError, run_command
 
 

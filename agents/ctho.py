@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..envs.sim.params import require
 from ..envs.sim.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ..envs.view import NetworkView
+from ..errors import require
 from .base import reactive_plans
 
 # Bandwidth weights that serve the UEs one after the other, as close to strict priority as double precision allows.
@@ -68,6 +68,7 @@ def solve(handover_times_s, context_tokens, *, backhaul_tokens_per_s: float, pre
                              ("prefill_overhead_s", prefill_overhead_s, 0.0), ("backlog_tokens", backlog_tokens, 0.0)):
         require(value >= low and not math.isnan(value), f"{name} is {value}: it must not be negative")
     require(cycle_s > 0, f"cycle_s is {cycle_s}: it must be above 0")
+    require(not math.isnan(server_free_s), f"server_free_s is {server_free_s}: it must be a number or -inf")
     require(bound in ("exact", "paper"), f"bound is {bound!r}: choose exact or paper")
     if tau.size == 0:
         return Solution(0, 0.0, np.empty(0), np.empty(0, np.int64))
@@ -75,6 +76,8 @@ def solve(handover_times_s, context_tokens, *, backhaul_tokens_per_s: float, pre
     order = np.argsort(tau, kind="stable")
     t, c = tau[order], context[order]
     start = max(math.ceil(t[-1] / cycle_s - 1e-9) * cycle_s, server_free_s)
+    # Whose prefill delay counts: the paper's tau_1, or the first UE that has tokens at all.
+    first = t[0] if bound == "paper" or not c.any() else t[c > 0][0]
 
     def prefill_end(prefix: int) -> float:
         return start + prefill_s_per_token * prefix + prefill_overhead_s
@@ -94,7 +97,7 @@ def solve(handover_times_s, context_tokens, *, backhaul_tokens_per_s: float, pre
     low, high = 1, max(1, math.ceil(c.max()))
     while low < high:
         middle = (low + high) // 2
-        if prefill_end(middle) - t[0] >= transfer_delay(middle):
+        if prefill_end(middle) - first >= transfer_delay(middle):
             high = middle
         else:
             low = middle + 1

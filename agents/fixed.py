@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..envs.sim.params import require
 from ..envs.sim.state import KV, TOKEN
 from ..envs.view import NetworkView
+from ..errors import require
 from .base import reactive_plans
 
 

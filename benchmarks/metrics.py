@@ -30,17 +30,17 @@ class Metric(NamedTuple):
 
 
 _ALL = (
-    Metric("cost", "1", "lower", "weighted sum of the cost terms: the negative of the return", "cost", "1"),
+    Metric("cost", "1", "lower", "priced terms of the reward, per user and episode", "cost", "1"),
     Metric("handovers", "1", "lower", "cell changes of all users", "handovers", "1"),
     Metric(
-        "interruption_s_mean", "s", "lower", "pause of the token stream, mean over handovers",
+        "interruption_s_mean", "s", "lower", "time without service, mean over interruptions",
         "interruption", "ms", 1e3,
     ),
     Metric(
-        "interruption_s_p95", "s", "lower", "pause that 95 % of the handovers stay below",
+        "interruption_s_p95", "s", "lower", "time without service that 95 % of the interruptions stay below",
         "interr. p95", "ms", 1e3,
     ),
-    Metric("interruption_s_worst", "s", "lower", "longest pause of the episode", "interr. worst", "ms", 1e3),
+    Metric("interruption_s_worst", "s", "lower", "longest interruption of the episode", "interr. worst", "ms", 1e3),
     Metric(
         "interruption_s_total", "s", "lower", "time without service, per user and episode", "interr. total", "ms", 1e3
     ),
@@ -48,7 +48,10 @@ _ALL = (
         "ttft_s_mean", "s", "lower", "radio handover to the first token at the target, mean over handovers",
         "TTFT", "ms", 1e3,
     ),
-    Metric("tpot_s_mean", "s", "lower", "time per output token while streaming, mean", "TPOT", "ms", 1e3),
+    Metric(
+        "tpot_s_mean", "s", "lower", "time per output token while streaming, air and detour included, mean",
+        "TPOT", "ms", 1e3,
+    ),
     Metric(
         "drift_kl_mean", "nats/token", "lower",
         "KL divergence of the next-token distribution from that of the whole cache, mean over tokens",
@@ -62,8 +65,8 @@ _ALL = (
     Metric("recall_hot", "share", "higher", "the same, facts recently asked for", "recall hot", "share"),
     Metric("recall_cold", "share", "higher", "the same, facts not asked for yet", "recall cold", "share"),
     Metric("backhaul_gb", "GB", "lower", "bytes sent between cells, in 10^9", "backhaul", "GB"),
-    Metric("gpu_s", "s", "lower", "GPU time spent on prefill and restore", "GPU", "s"),
-    Metric("wasted_gb", "GB", "lower", "bytes sent for caches that no session resumed from", "wasted", "GB"),
+    Metric("gpu_s", "s", "lower", "GPU time of prefill batches for migrations", "GPU", "s"),
+    Metric("wasted_gb", "GB", "lower", "bytes sent for migrations that were cancelled", "wasted", "GB"),
     Metric("pingpong_rate", "share", "lower", "handovers soon followed by a return", "ping-pong", "share"),
     Metric("goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "goodput", "share"),
 )  # fmt: skip

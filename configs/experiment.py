@@ -1,11 +1,10 @@
-"""An experiment: one environment, and how it is trained on and evaluated. One YAML file is one experiment."""
+"""How an experiment is trained and evaluated; with the environment's keys they make up one YAML file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ..envs.config import HandoverConfig
-from ..envs.sim.params import require
+from ..errors import require
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,8 @@ class TrainConfig:
     batch_size: int = 1024  # agent-steps per gradient step
     epochs: int = 4  # passes over a rollout
     learning_rate: float = 5e-4
-    gamma: float = 0.97  # discount per decision interval
-    gae_lambda: float = 0.9
+    gamma: float = 0.99  # discount per decision interval
+    gae_lambda: float = 0.95
     entropy: float = 0.003  # weight of the entropy bonus
     clip: float = 0.2  # PPO's clipping range
     reward_scale: float = 10.0  # rewards are multiplied by this for PPO only
@@ -43,11 +42,3 @@ class EvaluateConfig:
     seed: int = 0
     ttft_objective_s: float = 0.5  # a handover meets its objective below this [s]
     tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]
-
-
-@dataclass(frozen=True)
-class Experiment(HandoverConfig):
-    """The environment's keys at the top level, plus `train` and `evaluate`."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..configs.experiment import EvaluateConfig, TrainConfig
+from ..configs.fields import build
+from ..configs.loader import load
+from ..errors import require
 from .sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -14,7 +18,6 @@ from .sim.params import (
     RadioConfig,
     ServingConfig,
     SessionConfig,
-    require,
 )
 
 
@@ -103,16 +106,20 @@ class HandoverConfig:
         return round(self.episode_s / self.interval_s)
 
 
+@dataclass(frozen=True)
+class Experiment(HandoverConfig):
+    """An environment, and how it is trained on and evaluated: one YAML file is one experiment."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
 def resolve(config: HandoverConfig | Mapping | str | Path | None, overrides: Sequence[str] = ()) -> HandoverConfig:
     """A HandoverConfig from what a user may pass: itself, a mapping, a YAML path, a shipped name, or None (default).
 
     Raises:
         ConfigError: unknown key, value out of range, file that does not exist.
     """
-    from ..configs.experiment import Experiment
-    from ..configs.fields import build
-    from ..configs.loader import load
-
     if isinstance(config, HandoverConfig):
         return config
     if config is None:

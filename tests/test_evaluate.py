@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from kvroam.benchmarks.metrics import METRICS
-from kvroam.configs.experiment import Experiment
 from kvroam.configs.loader import load
+from kvroam.envs.config import Experiment
 from kvroam.envs.metrics import METRICS as MEASURED
 from kvroam.errors import run_command
 from kvroam.evaluate import command, evaluate
@@ -82,6 +82,16 @@ def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> No
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["scoring"] == "none" and written["config"]["episode_s"] == 5.0
     assert {p.name for p in tmp_path.iterdir()} == set(FILES)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    occupied = tmp_path / "file"
+    occupied.write_text("mine")
+    assert run_command("kvroam-evaluate", command, ["--out", str(occupied / "out"), "--quiet"]) == 2
+    assert "no writable folder" in capsys.readouterr().err
+    assert occupied.read_text() == "mine"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.configs.experiment import Experiment
 from kvroam.configs.loader import load
+from kvroam.envs.config import Experiment
 from kvroam.envs.rewards import TERMS
 from kvroam.envs.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError, run_command

@@ -48,8 +48,8 @@ def _build(options: argparse.Namespace, command: str) -> None:
     noise, grid = manifest["noise"], manifest["grid"]
     print(
         f"wrote {options.out / manifest['name']}.npz ({manifest['npz_bytes']} bytes): {grid['gnbs']} gNBs, "
-        f"{grid['rows']} x {grid['columns']} cells, noise {noise['median_db']:.2f} dB median and "
-        f"{noise['p95_db']:.2f} dB at the 95th percentile"
+        f"{grid['rows']} x {grid['columns']} cells; two such builds differ by {noise['two_builds_p95_db']:.2f} dB "
+        "at the 95th percentile of relevant links"
     )
 
 

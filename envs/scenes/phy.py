@@ -114,6 +114,8 @@ def build_phy(out: Path, command: str = "") -> dict:
         "bler_target": BLER_TARGET,
         "unit": "expected information bits per data resource element",
         "overhead": "none deducted; 150/168 (reference signals) x 14/15 (cyclic prefix) of bandwidth carries data",
+        "first_useful_sinr_db": round(float(sinr_db[np.argmax(efficiency > 0.05)]), 1),
+        "low_end": "Sionna has no error curves for PDSCH MCS 0 to 2 of this table: what they would carry counts as 0",
         "largest_change_by_running_maximum": round(float((efficiency - raw).max()), 4),
     }
     arrays = {"sinr_db": sinr_db.astype(np.float32), "efficiency": efficiency.astype(np.float32)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+_ROUNDING_S = 1e-9
+
 
 @nb.njit(cache=True)
 def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
@@ -12,7 +14,8 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
 
     Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held for the
     time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell. Measurements of different
-    UEs are offset by `phase_s`, so that handovers do not all fall on the same instants.
+    UEs are offset by `phase_s`, so that handovers do not all fall on the same instants; one whose instant comes after
+    the time-to-trigger has run out does not undo the handover.
     """
     me = ue[u]
     serving = rsrp_dbm[u, me.radio]
@@ -26,7 +29,7 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
         if a3_since_s[u, c] == np.inf:
             if margin > p.hysteresis_db:
                 a3_since_s[u, c] = now_s + me.phase_s
-        elif margin < -p.hysteresis_db:
+        elif margin < -p.hysteresis_db and now_s + me.phase_s <= a3_since_s[u, c] + p.time_to_trigger_s + _ROUNDING_S:
             a3_since_s[u, c] = np.inf
         fire = a3_since_s[u, c] + p.time_to_trigger_s
         if fire < me.fire_s or (fire == me.fire_s and fire < np.inf and rsrp_dbm[u, c] > best):

@@ -92,6 +92,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         for c in range(cells):
             if cell[c].busy_until > compute.IDLE_SERVER and cell[c].busy_until < at:
                 at, what, who = cell[c].busy_until, _BATCH_END, c
+        # A batch takes along whatever falls due at the instant at which it starts, so it comes after all that.
+        start_at, start_cell = _NEVER, 0
         for u in range(ues):
             me = ue[u]
             decode[u] = sessions.decode_rate(ue, u, p, cell, now)
@@ -105,9 +107,9 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
             elif now + me.left < at:
                 at, what, who = now + me.left, _TURN, u
             if me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
-                start = compute.next_cycle(now, p.cycle_s)
-                if start < at:
-                    at, what, who = start, _BATCH_START, me.target
+                start_at, start_cell = compute.next_cycle(now, p.cycle_s), me.target
+        if start_at < at:
+            at, what, who = start_at, _BATCH_START, start_cell
         at = max(at, now)
 
         pass_time(ue, cell, p, at - now, decode, owner[:flows], rate[:flows], flow)
@@ -128,7 +130,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         elif what == _RESUME:
             migration.resume(ue, who, p, now, event[world.events])
             world.events += 1
-        elif what == _TURN and end_turn(ue, who, p, keys):
+        elif what == _TURN and end_turn(ue, who, p, keys, flow):
             note = event[world.events]
             note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
             world.events += 1
@@ -179,7 +181,7 @@ def pass_time(ue, cell, p, elapsed, decode, owner, rate, flow):
 
 
 @nb.njit(cache=True)
-def end_turn(ue, u, p, keys):
+def end_turn(ue, u, p, keys, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
     if me.streaming:
@@ -188,11 +190,14 @@ def end_turn(ue, u, p, keys):
     if me.context < me.end - 1e-6:
         sessions.start_answer(ue, u, p, keys)
         return False
-    if me.phase != IDLE:
-        # A session under migration is not replaced; it ends after one more pause.
+    if me.phase == INTERRUPTED:
+        # Its user is out of reach and cannot end it; that happens after one more pause.
         me.turn += 1
         sessions.start_thinking(ue, u, p, keys)
         return False
+    if me.phase == PREPARING:
+        # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from ending.
+        migration.cancel(ue, u, flow)
     me.session += 1
     sessions.open_session(ue, u, p, keys)
     migration.forget(ue, u)

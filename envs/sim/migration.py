@@ -164,7 +164,7 @@ def complete(ue, u, p, now_s):
         ship_increment(ue, u, p)
         me.bits_late = me.bits_left
         me.phase = INTERRUPTED
-        me.handover_s = me.reattach_s = now_s
+        me.handover_s, me.reattach_s = now_s, -np.inf
         if me.bits_left > 0.0:
             return
     if me.phase == INTERRUPTED and me.resume_s == np.inf:
@@ -181,10 +181,10 @@ def resume(ue, u, p, now_s, event):
     event.source, event.target = me.server, me.target
     event.interruption_s = now_s - me.handover_s
     event.ttft_s = event.interruption_s + me.air_s + (p.hop_s if me.target != me.radio else 0.0)
-    event.handed_over = me.reattach_s > me.handover_s
+    event.handed_over = me.reattach_s >= me.handover_s
     if me.prefix >= me.context:
         me.healthy = True
-    elif me.medium != DETOUR and (me.keep < 1.0 or me.bits < 16):
+    elif me.medium != DETOUR and ((me.keep < 1.0 and me.prefix < me.snapshot) or me.bits < 16):
         me.healthy = False
     me.server = me.target
     me.phase = IDLE

@@ -6,14 +6,20 @@ world is refused before anything is computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from ...errors import require
 
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError with `message` unless `condition` holds."""
-    if not condition:
-        raise ValueError(message)
+
+def require_finite(config) -> None:
+    """Raise ValueError if a number in the dataclass `config` is infinite or not a number: time would stand still."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            require(not isinstance(number, float) or math.isfinite(number),
+                    f"{field.name} is {value}: it must be finite")
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,14 @@ class RadioConfig:
     max_air_s: float = 0.5  # what one token waits at most when the link is in outage [s]
     filter_k: float = 4.0  # layer-3 filter coefficient (TS 38.331, 5.5.3.2); 0 = no filter [1]
     measurement_noise_db: float = 1.0  # standard deviation of one RSRP measurement [dB]
-    a3_offset_db: float = 2.0  # [dB]
+    a3_offset_db: float = 3.0  # [dB]
     hysteresis_db: float = 1.0  # [dB]
     time_to_trigger_s: float = 0.16  # [s]
     interruption_s: float = 0.05  # random access and RRC at the new cell [s]
     pingpong_window_s: float = 2.0  # back to the previous cell within this time counts as ping-pong [s]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.bandwidth_hz > 0, f"bandwidth_hz is {self.bandwidth_hz}: it must be above 0")
         require(0 <= self.idle_load <= 1, f"idle_load is {self.idle_load}: it must lie in [0, 1]")
         require(self.load_per_ue >= 0, f"load_per_ue is {self.load_per_ue}: it must not be negative")
@@ -57,6 +64,7 @@ class MobilityConfig:
     pedestrian_speed_mps: tuple[float, float] = (1.0, 2.0)  # uniform [m/s]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(0 <= self.vehicle_share <= 1, f"vehicle_share is {self.vehicle_share}: it must lie in [0, 1]")
         require(self.convoy >= 1, f"convoy is {self.convoy}: it must be at least 1")
         require(self.convoy_gap_s >= 0, f"convoy_gap_s is {self.convoy_gap_s}: it must not be negative")
@@ -76,6 +84,7 @@ class SessionConfig:
     think_s: float = 1.5  # mean of the exponential thinking time [s]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         low, high = self.context_tokens
         require(0 < low <= high, f"context_tokens is ({low}, {high}): it must be an increasing pair above 0")
         require(high < self.script_tokens,
@@ -100,6 +109,7 @@ class ServingConfig:
     context_scale: float = 8.0  # serving tokens that one token of the measured model stands for [1]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("layers", "kv_heads", "head_dim", "prefill_s_per_token", "decode_tokens_per_s",
                      "restore_bytes_per_s", "context_scale"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
@@ -126,6 +136,7 @@ class ComputeConfig:
     decode_slowdown: float = 0.5  # share of its decode rate that a session loses while its server prefills [1]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.cycle_s > 0, f"cycle_s is {self.cycle_s}: it must be above 0")
         require(self.speed_spread >= 1, f"speed_spread is {self.speed_spread}: it must be at least 1")
         require(0 <= self.decode_slowdown < 1, f"decode_slowdown is {self.decode_slowdown}: it must lie in [0, 1)")
@@ -141,6 +152,7 @@ class BackhaulConfig:
     hop_s: float = 0.02  # extra delay of a token that is forwarded to another gNB and delivered there [s]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.capacity_bps > 0,
                 f"capacity_bps is {self.capacity_bps}: a bandwidth must be above 0")
         require(self.capacity_spread >= 1, f"capacity_spread is {self.capacity_spread}: it must be at least 1")

@@ -17,9 +17,9 @@ THERMAL_NOISE_DBM_HZ = -174.0
 def path_gain_db(gain_db, row, col, cell):
     """Bilinear path gain [dB] at fractional grid coordinates (row, col) towards gNB `cell`; clamped at the edge."""
     height, width = gain_db.shape[0], gain_db.shape[1]
-    row = min(max(row, 0.0), height - 1.001)
-    col = min(max(col, 0.0), width - 1.001)
-    r, c = int(row), int(col)
+    row = min(max(row, 0.0), height - 1.0)
+    col = min(max(col, 0.0), width - 1.0)
+    r, c = min(int(row), height - 2), min(int(col), width - 2)
     a, b = row - r, col - c
     top = gain_db[r, c, cell] * (1.0 - b) + gain_db[r, c + 1, cell] * b
     bottom = gain_db[r + 1, c, cell] * (1.0 - b) + gain_db[r + 1, c + 1, cell] * b

@@ -11,7 +11,7 @@ from .state import IDLE, INTERRUPTED
 from .streams import SESSIONS, normal, uniform
 
 _CONTEXT, _SCRIPT, _ANSWER, _THINK, _START = range(5)
-_SHORTEST_PAUSE_S = 1e-3  # so that a step has finitely many turns
+SHORTEST_PAUSE_S = 1e-3  # so that a step has finitely many turns
 _PER_SESSION = 1000  # addresses of the turns of one session
 
 
@@ -50,7 +50,7 @@ def start_thinking(ue, u, p, keys):
     me = ue[u]
     me.streaming = False
     draw = uniform(keys[SESSIONS], u, _THINK, me.session * _PER_SESSION + me.turn)
-    me.left = max(_SHORTEST_PAUSE_S, -p.think_s * math.log(draw))
+    me.left = max(SHORTEST_PAUSE_S, -p.think_s * math.log(draw))
 
 
 @nb.njit(cache=True)

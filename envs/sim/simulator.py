@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import math
 
 import numpy as np
 
+from ...errors import require
 from . import engine
 from .params import (
     BackhaulConfig,
@@ -14,9 +15,9 @@ from .params import (
     RadioConfig,
     ServingConfig,
     SessionConfig,
-    require,
 )
 from .radio import filter_weight, noise_dbm
+from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
 from .streams import keys
 
@@ -42,11 +43,12 @@ class Simulator:
                  compute: ComputeConfig, backhaul: BackhaulConfig) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
-        require(interval_s > 0, f"interval_s is {interval_s}: it must be above 0")
+        require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
         self.scene, self.serving, self.interval_s = scene, serving, interval_s
         self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
         self.threads = threads
-        self.state: State = allocate(num_envs, num_ues, self.num_cells, interval_s)
+        self.state: State = allocate(num_envs, num_ues, self.num_cells,
+                                     _events_per_ue(interval_s, sessions, serving))
         self.tables = Tables(
             gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
@@ -66,11 +68,21 @@ class Simulator:
         engine.reset_some(which, self.state, self.params, self.tables)
 
     def advance(self, plans: np.ndarray) -> None:
-        """Advance every environment by one decision interval under `plans`, PLAN [E, U]."""
+        """Advance every environment by one decision interval under `plans`, PLAN [E, U].
+
+        Raises:
+            ValueError: another shape or type, a target that is no cell, or a weight that is not finite.
+        """
+        shape = (self.num_envs, self.num_ues)
+        require(plans.dtype == PLAN and plans.shape == shape,
+                f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
+        require(plans["target"].max() < self.num_cells,
+                f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
+        require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
         if self.threads > 1 and self.num_envs > 1:
             import numba
 
-            numba.set_num_threads(min(self.threads, os.cpu_count() or 1))
+            numba.set_num_threads(min(self.threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
             engine.advance_parallel(self.state, plans, self.params, self.tables)
         else:
             engine.advance(self.state, plans, self.params, self.tables)
@@ -82,6 +94,13 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
     plans["target"], plans["medium"], plans["prefix"] = CONTINUE, DETOUR, -1
     plans["keep"], plans["bits"], plans["weight"] = 1.0, 16, 1.0
     return plans
+
+
+def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
+    """The most events of one UE in one step: it changes cell once, so it resumes three times at most, and between the
+    openings of two sessions a whole script is decoded, however fast."""
+    tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
+    return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:

@@ -109,12 +109,8 @@ class Tables(NamedTuple):
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
 
 
-def allocate(envs: int, ues: int, cells: int, interval_s: float) -> State:
-    """An empty State for `envs` environments of `ues` UEs and `cells` cells.
-
-    A UE resumes at most once per time-to-trigger or radio interruption and opens sessions far more rarely, so four
-    events per UE and 0.1 s are never exceeded.
-    """
+def allocate(envs: int, ues: int, cells: int, events_per_ue: int) -> State:
+    """An empty State for `envs` environments of `ues` UEs and `cells` cells, `events_per_ue` at most in one step."""
     return State(
         ue=np.zeros((envs, ues), UE),
         cell=np.zeros((envs, cells), CELL),
@@ -123,5 +119,5 @@ def allocate(envs: int, ues: int, cells: int, interval_s: float) -> State:
         rsrp_dbm=np.zeros((envs, ues, cells)),
         a3_since_s=np.full((envs, ues, cells), np.inf),
         flow=np.zeros((envs, ues), FLOW),
-        event=np.zeros((envs, ues * max(4, int(np.ceil(40 * interval_s)))), EVENT),
+        event=np.zeros((envs, ues * events_per_ue), EVENT),
     )

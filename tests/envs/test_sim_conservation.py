@@ -1,0 +1,175 @@
+"""Whole episodes under arbitrary plans: every bit, second and token is accounted for; a session is in one place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kvroam.envs.sim.params import (
+    BackhaulConfig,
+    ComputeConfig,
+    MobilityConfig,
+    RadioConfig,
+    ServingConfig,
+    SessionConfig,
+)
+from kvroam.envs.sim.simulator import Simulator, idle_plans
+from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, OPENED, PREPARING, RESUMED
+
+UES, STEPS, STEP_S = 12, 500, 0.1
+SERVING = ServingConfig()
+
+
+def restless(city, phy, topology: str, seed: int) -> Simulator:
+    """Many handovers, short sessions, narrow links."""
+    sim = Simulator(
+        city, phy, num_ues=UES, interval_s=STEP_S,
+        radio=RadioConfig(measurement_noise_db=3.0, time_to_trigger_s=0.08, a3_offset_db=0.5),
+        mobility=MobilityConfig(convoy=3), sessions=SessionConfig(think_s=0.4, script_tokens=580),
+        serving=SERVING, compute=ComputeConfig(), backhaul=BackhaulConfig(capacity_bps=2e9, topology=topology))
+    sim.seed(0, seed)
+    sim.reset()
+    return sim
+
+
+def arbitrary_plans(generator: np.random.Generator, sim: Simulator) -> np.ndarray:
+    """Plans without any sense, PLAN [1, U]."""
+    plans, shape = idle_plans(1, UES), (1, UES)
+    what = generator.random(shape)
+    somewhere = np.where(generator.random(shape) < 0.5, sim.state.ue["radio"],
+                         generator.integers(0, sim.num_cells, shape))
+    plans["target"] = np.where(what < 0.6, CONTINUE, np.where(what < 0.7, CANCEL, somewhere))
+    plans["medium"] = generator.integers(0, 4, shape)
+    plans["keep"] = generator.choice([1.0, 0.5, 0.1], shape)
+    plans["bits"] = generator.choice([16, 8, 4], shape)
+    plans["weight"] = generator.choice([0.0, 0.25, 1.0, 4.0], shape, p=[0.1, 0.2, 0.5, 0.2])
+    plans["prefix"] = np.where(generator.random(shape) < 0.5, -1, generator.integers(0, 6000, shape))
+    return plans
+
+
+class Ledger:
+    """What an episode reported, and checks that need two successive states."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sim, self.before = sim, sim.state.ue[0].copy()
+        self.flow = np.zeros((STEPS, UES), sim.state.flow.dtype)
+        self.resumed: list[np.void] = []
+        self.opened = 0
+
+    def step(self, k: int, plans: np.ndarray) -> None:
+        """Advance and compare the new state with the old one."""
+        sim, state = self.sim, self.sim.state
+        sim.advance(plans)
+        after, flow = state.ue[0], state.flow[0]
+        events = state.event[0, :state.world["events"][0]].copy()
+        assert state.world["step"][0] == k + 1 and state.world["time_s"][0] == pytest.approx((k + 1) * STEP_S)
+        times = events["time_s"]
+        assert (np.diff(times) >= 0.0).all()
+        assert ((times >= k * STEP_S - 1e-9) & (times <= (k + 1) * STEP_S + 1e-9)).all()
+        for name in flow.dtype.names:
+            assert (flow[name] >= 0).all() and np.isfinite(flow[name]).all(), name
+        assert (flow["interruption_s"] <= STEP_S + 1e-9).all()
+        self._one_place(events, after)
+        self._context(events, after, flow)
+        idle = after["phase"] == IDLE
+        assert (after["target"][idle] == after["server"][idle]).all()
+        assert (after["bits_left"][idle] == 0.0).all() and (after["bits_sent"][idle] == 0.0).all()
+        assert (after["target"][after["phase"] == PREPARING] != after["server"][after["phase"] == PREPARING]).all()
+        assert (after["context"] <= after["end"] + 1e-6).all()
+        self.flow[k] = flow
+        self.resumed += [e for e in events if e["kind"] == RESUMED]
+        self.opened += int((events["kind"] == OPENED).sum())
+        self.before = after.copy()
+
+    def _one_place(self, events, after) -> None:
+        """A session is at one server, which changes only when it resumes there, or when a new session begins."""
+        for u in range(UES):
+            server = self.before["server"][u]
+            for event in events[events["ue"] == u]:
+                if event["kind"] == OPENED:
+                    server = None
+                    continue
+                assert server in (None, event["source"])
+                server = event["target"]
+                assert event["medium"] != DETOUR or event["source"] == event["target"]
+            assert server in (None, after["server"][u])
+            if server is None:
+                assert after["server"][u] in (after["radio"][u], after["previous"][u])
+
+    def _context(self, events, after, flow) -> None:
+        """A context grows by the tokens that were produced; it falls back only when a session begins."""
+        begun = np.isin(np.arange(UES), events["ue"][events["kind"] == OPENED])
+        grown = after["context"] - self.before["context"]
+        assert grown[~begun] == pytest.approx(flow["tokens"][~begun], abs=1e-6)
+        assert (after["session"] - self.before["session"] == np.bincount(
+            events["ue"][events["kind"] == OPENED], minlength=UES)).all()
+        assert (flow["tokens"] <= SERVING.decode_tokens_per_s * STEP_S + 1e-9).all()
+
+
+@pytest.fixture(scope="module", params=[("mesh", 0), ("mesh", 1), ("pool", 2)], ids=str)
+def ledger(request, city, phy):
+    """An episode of 50 s."""
+    topology, seed = request.param
+    sim = restless(city, phy, topology, seed)
+    generator = np.random.default_rng(seed)
+    book = Ledger(sim)
+    for k in range(STEPS):
+        book.step(k, arbitrary_plans(generator, sim))
+    return book
+
+
+def test_the_episode_is_eventful(ledger):
+    assert ledger.flow["handovers"].sum() > 50 and ledger.opened > 2
+    media = np.bincount([e["medium"] for e in ledger.resumed], minlength=4)
+    assert (media > 3).all()
+    assert ledger.flow["wasted_bits"].sum() > 0.0 and ledger.flow["wasted_gpu_s"].sum() > 0.0
+    assert any(not e["handed_over"] for e in ledger.resumed)
+    assert ledger.flow["pingpongs"].sum() > 0
+
+
+def test_bits_are_those_of_completed_wasted_and_running_migrations(ledger):
+    completed = np.zeros(UES)
+    for e in ledger.resumed:
+        values = 28 * 4 * 128
+        per_token = 2 * values * int(e["bits"]) + (0 if e["bits"] == 16 else 28 * 4 * 32 + values)
+        if e["medium"] != DETOUR:
+            grown = e["context"] - e["snapshot"]
+            completed[e["ue"]] += ((e["snapshot"] - e["prefix"]) * e["keep"] + grown) * per_token
+    running = ledger.sim.state.ue[0]["bits_sent"]
+    wasted = ledger.flow["wasted_bits"].sum(0)
+    assert ledger.flow["bits_sent"].sum(0) == pytest.approx(completed + wasted + running, rel=1e-9)
+
+
+def test_interruptions_per_step_add_up_to_those_reported(ledger):
+    reported = np.zeros(UES)
+    for e in ledger.resumed:
+        reported[e["ue"]] += e["interruption_s"]
+    ue = ledger.sim.state.ue[0]
+    running = np.where(ue["phase"] == INTERRUPTED, STEPS * STEP_S - ue["handover_s"], 0.0)
+    assert ledger.flow["interruption_s"].sum(0) == pytest.approx(reported + running, rel=1e-9, abs=1e-9)
+
+
+def test_no_interruption_is_shorter_than_physics_allows(ledger):
+    first = 1 / SERVING.decode_tokens_per_s
+    for e in ledger.resumed:
+        assert e["interruption_s"] >= first + (0.05 if e["handed_over"] else 0.0) - 1e-9
+        assert e["ttft_s"] > e["interruption_s"]
+
+
+def test_tokens_take_at_least_an_undisturbed_decode_step(ledger):
+    tokens, latency = ledger.flow["tokens"].sum(0), ledger.flow["latency_s"].sum(0)
+    assert (latency >= tokens / SERVING.decode_tokens_per_s).all()
+    assert ledger.flow["detour_s"].sum() > 0.0
+    assert (ledger.flow["detour_s"].sum(0) <= 0.02 * tokens + 1e-9).all()
+
+
+def test_waste_never_exceeds_what_was_spent(ledger):
+    assert (ledger.flow["wasted_bits"].sum(0) <= ledger.flow["bits_sent"].sum(0) * (1 + 1e-12)).all()
+    assert (ledger.flow["wasted_gpu_s"].sum(0) <= ledger.flow["gpu_s"].sum(0) * (1 + 1e-12)).all()
+
+
+def test_links_never_carry_more_than_they_can(ledger):
+    cell = ledger.sim.state.cell[0]
+    pool = ledger.sim.params["pool"][0] == 1
+    most = cell["egress_bps"][0] if pool else cell["egress_bps"].sum()
+    assert (ledger.flow["bits_sent"].sum(1) <= most * STEP_S * (1 + 1e-9)).all()

@@ -1,0 +1,31 @@
+"""The shipped experiments: every key is there, and with no line changed they are the defaults of the code."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvroam.configs.loader import load, missing_keys, read, shipped
+from kvroam.envs.config import Experiment, HandoverConfig, resolve
+
+
+def test_the_default_experiment_is_the_default_of_the_code() -> None:
+    assert load(Experiment, "handover") == Experiment()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_experiments_name_every_key(name: str) -> None:
+    assert missing_keys(Experiment, read(name)) == []
+
+
+def test_every_way_to_give_a_configuration_ends_in_the_same() -> None:
+    config = resolve({"num_ues": 4, "backhaul": {"capacity_bps": 1e9}})
+    assert config.num_ues == 4 and config.backhaul.capacity_bps == 1e9
+    assert resolve(config) is config
+    assert resolve(None) == resolve("handover") == Experiment()
+    assert isinstance(resolve("handover"), HandoverConfig)
+
+
+def test_one_changed_key_changes_one_value() -> None:
+    config = load(Experiment, "handover", ["radio.time_to_trigger_s=0.32"])
+    assert config.radio.time_to_trigger_s == 0.32
+    assert config.max_steps == 600
