@@ -114,6 +114,8 @@ class KVScorer:
         session = self._degraded.pop((e, u), None)
         if session is not None:
             self.backend.close(session)
+        # The session before may have resumed in this very step, with a pruned cache.
+        sim.state.ue["healthy"][e, u] = True
         self._script[e, u] = sim.state.ue["script"][e, u]
         self._at[e, u] = self._position(event["context"])
 

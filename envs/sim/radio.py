@@ -72,7 +72,7 @@ def update_links(ue, cell, p, tables: Tables, active):
     cells = cell.shape[0]
     active[:] = 0
     for u in range(ue.shape[0]):
-        if ue[u].streaming:
+        if ue[u].streaming and ue[u].phase != INTERRUPTED:
             active[ue[u].radio] += 1
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
     for u in range(ue.shape[0]):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from kvroam.envs.sim.cell_change import a3_event, reset_timers
 from kvroam.envs.sim.state import PARAMS, UE
 
+from .sim_bench import Bench
+
 OFFSET_DB, HYSTERESIS_DB, STEP_S = 2.0, 1.0, 0.1
 
 
@@ -28,6 +30,7 @@ def handovers(margin_db: np.ndarray, ttt_s: float = 0.16, phase_s: float = 0.0) 
     for k in range(steps):
         rsrp = np.r_[-80.0, -80.0 + margin_db[k]][None]
         a3_event(ue, 0, params[0], rsrp, since, k * STEP_S)
+        assert (ue["fire_cell"][0] == -1) == np.isinf(ue["fire_s"][0])
         if ue["fire_s"][0] < (k + 1) * STEP_S:
             done.append((float(ue["fire_s"][0]), int(ue["fire_cell"][0])))
             reset_timers(0, since)
@@ -70,8 +73,9 @@ def test_every_cell_has_a_timer_of_its_own():
 
 
 def test_of_two_cells_that_are_due_together_the_stronger_is_the_target():
-    margins = np.array([(4.0, 5.0, 4.5), (4.0, 4.0, 6.0), (4.0, 4.0, 6.0)])
-    assert handovers(margins, ttt_s=0.15)[0] == (0.15, 3)
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        margins = np.array([(4.0, 5.0, 4.5), (4.0, 4.0, 6.0), (4.0, 4.0, 6.0)])[:, order]
+        assert handovers(margins, ttt_s=0.15)[0] == (0.15, 1 + order.index(2))
 
 
 def test_the_timers_start_anew_after_a_handover():
@@ -85,6 +89,24 @@ def test_the_offset_of_the_measurements_shifts_handovers_and_nothing_else(phase_
     assert at_s == pytest.approx(0.36 + phase_s)
     # Left at the second measurement, in time.
     assert handovers(trace(0, 0, 4, 0, 0, 0, 0), 0.16, phase_s) == []
+
+
+@pytest.mark.parametrize("ttt_s", [0.0, 0.16, 0.64])
+def test_in_the_simulator_a_ue_at_another_gnb_goes_there_once_and_stays(city, phy, ttt_s):
+    bench = Bench(city, phy, radio=dict(a3_offset_db=2.0, time_to_trigger_s=ttt_s, filter_k=0.0))
+    bench.ue[0]["x"], bench.ue[0]["y"] = city.gnb_xyz_m[4]
+    bench.step(20)
+    assert bench.total("handovers") == 1
+    assert bench.ue[0]["radio"] == 4
+    # The UE was measured there for the first time at the end of the first interval.
+    assert bench.ue[0]["since_s"] == pytest.approx(0.1 + bench.ue[0]["phase_s"] + ttt_s)
+
+
+def test_the_measurements_of_ues_are_spread_over_the_interval(city, phy):
+    phases = np.sort(Bench(city, phy, ues=60).ue["phase_s"])
+    assert phases[0] < 0.02 and phases[-1] > 0.08
+    assert ((phases >= 0.0) & (phases < 0.1)).all()
+    assert len(np.unique(phases)) == 60
 
 
 def first_handover(margin_db: np.ndarray, ttt_s: float, phase_s: float) -> tuple[float, int] | None:

@@ -223,3 +223,16 @@ def test_a_session_left_behind_is_fetched_home_with_a_short_interruption(city, p
     assert (event["source"], event["target"], event["handed_over"]) == (0, 3, False)
     assert bench.ue[0]["server"] == 3
     assert bench.total("handovers") == 0
+
+
+def test_tokens_take_the_detour_until_the_session_has_come_home(city, phy):
+    bench = Bench(city, phy)
+    bench.put(0, radio=3, server=0, context=5000.0, streaming=True)
+    bench.plan(0, target=3, medium=KV)
+    bench.step(10)
+    assert bench.ue[0]["phase"] == PREPARING
+    assert bench.total("detour_s") == pytest.approx(0.02 * DECODE * 1.0, **CLOSE)
+    bench.until_resumed()
+    before = bench.total("detour_s")
+    bench.step(10)
+    assert bench.total("detour_s") == before
