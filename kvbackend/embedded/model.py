@@ -52,6 +52,7 @@ def write_model(model: LlamaForCausalLM, out: Path) -> None:
     state = {k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()}
     state.pop("lm_head.weight", None)
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
     config = model.config.to_dict()
     config |= {"architectures": ["LlamaForCausalLM"], "dtype": "float16"}
     model.config.__class__.from_dict(config).to_json_file(out / "config.json")

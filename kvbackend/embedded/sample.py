@@ -118,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--documents", type=int, default=96)
     parser.add_argument("--length", type=int, default=MAX_TOKENS - 1)
     parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--top", type=float, default=0.9, help="draw among the likeliest tokens of this probability")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     try:
@@ -125,10 +126,10 @@ def main(argv: list[str] | None = None) -> int:
 
         torch.set_num_threads(1)
         model, tokenizer = load_model(folder=args.folder)
-        texts = sample_texts(model, args.documents, args.length, args.temperature, args.seed)
+        texts = sample_texts(model, args.documents, args.length, args.temperature, args.seed, args.top)
         np.savez_compressed(args.folder / "texts.npz", texts=texts)
         made = read_manifest(args.folder).get("made", {})
-        chosen = {"documents": args.documents, "length": args.length, "temperature": args.temperature}
+        chosen = {"documents": args.documents, "length": args.length, "temperature": args.temperature, "top": args.top}
         write_manifest(args.folder, {**made, "texts": {**chosen, "seed": args.seed}})
         print(tokenizer.decode(texts[0][:200].tolist()))
     except KvroamError as error:

@@ -25,7 +25,7 @@ SITUATIONS = ("pending", "answered", "adverse", "text")
 
 # Weights of the four situations, by name of the script's situation; the text situation still asks now and then.
 _MIXES = {"mixed": (0.38, 0.34, 0.16, 0.12), **{name: tuple(np.eye(4)[i]) for i, name in enumerate(SITUATIONS)}}
-_UNASKED = 6
+_UNASKED = 9
 _QUERY_TOKENS = 7
 
 
@@ -126,15 +126,15 @@ class _Writer:
     def opening(self) -> None:
         """Facts within the first sixth or so, with text between them."""
         self.cursor = int(self.rng.integers(len(self.text) // 2))
-        for _ in range(4):
-            self.stream(4, 13)
+        for _ in range(5):
+            self.stream(4, 11)
             self.state(2)
 
     def pending(self) -> None:
         """Questions are asked, text streams while they are open, then come the answers and some cold ones."""
         self.top_up()
         self.stream(16, 40)
-        open_ones = (self.unasked(2) + self.hot(2))[: int(self.rng.integers(2, 4))]
+        open_ones = self.unasked(int(self.rng.integers(1, 3))) + self.hot(1)
         for fact in open_ones:
             self.write(self.book.question(fact.key))
             fact.named = len(self.tokens)
@@ -214,10 +214,9 @@ class _Writer:
         return self._pick([fact for fact in self.facts if fact.named >= max(limit, 0)], count)
 
     def unasked(self, count: int) -> list[_Fact]:
-        """Up to `count` unasked facts, chosen among those that are not brand new if there are any."""
+        """Up to `count` unasked facts of the older half: a handover must have had the time to lose them."""
         reachable = self._reachable()
-        older = [fact for fact in reachable if len(self.tokens) - fact.stated >= 48]
-        return self._pick(older if len(older) >= count else reachable, count)
+        return self._pick(reachable[: max((len(reachable) + 1) // 2, count)], count)
 
     def _reachable(self) -> list[_Fact]:
         oldest = len(self.tokens) - self.context

@@ -29,7 +29,12 @@ from .tokenizer import encode_texts, train_tokenizer
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-GATES = {"A": {"induction": 0.9, "tables": 0.9}, "C": {"recall_512_8": 0.7}}
+# Least exam results after a phase; a miss means that this seed did not form what the next phase builds on.
+GATES = {
+    "A": {"induction": 0.9, "tables": 0.9},
+    "C": {"recall_512_8": 0.7},
+    "E": {"recall_512_8": 0.95, "recall_1024_16": 0.8},
+}
 
 
 @dataclass
@@ -85,9 +90,6 @@ def run_phase(
         seed: Seed of the run.
         started: time.monotonic() at the start of the run, for the log [s].
         deadline: time.monotonic() at which the phase must have ended [s]; the learning rate falls accordingly.
-
-    Raises:
-        ModelError: A gate of the phase was missed; the remedy is another seed.
     """
     import torch
 
@@ -129,13 +131,17 @@ def run_phase(
     }
     print(json.dumps(entry), flush=True)
     course.log.append(entry)
-    for name, least in GATES.get(phase.name, {}).items():
+    return results
+
+
+def check_gates(phase: str, results: dict[str, float], seed: int) -> None:
+    """Raise ModelError if an exam result of a phase is below its gate."""
+    for name, least in GATES.get(phase, {}).items():
         if results[name] < least:
             raise ModelError(
-                f"phase {phase.name}: {name} is {results[name]:.3f}, at least {least} is needed; "
+                f"phase {phase}: {name} is {results[name]:.3f}, at least {least} is needed; "
                 f"train again with another --seed than {seed}"
             )
-    return results
 
 
 def weighted_loss(model: LlamaForCausalLM, tokens: Any, weights: Any) -> Any:
@@ -161,7 +167,18 @@ def weighted_loss(model: LlamaForCausalLM, tokens: Any, weights: Any) -> Any:
 
 
 def train(out: Path, seed: int, minutes: float | None, last: str, resume: bool) -> None:
-    """Run the phases up to `last`, save after each, and write the assets."""
+    """Run the phases up to `last`, and save model, checkpoint and log after each.
+
+    Args:
+        out: Folder to write to; an existing `tokenizer.json` in it is used.
+        seed: Seed of weights and data.
+        minutes: The last phase ends after this many minutes from the start; None lets it run to its end.
+        last: Name of the last phase.
+        resume: Skip the phases whose checkpoints `out` already holds.
+
+    Raises:
+        ModelError: A gate was missed.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -169,9 +186,9 @@ def train(out: Path, seed: int, minutes: float | None, last: str, resume: bool) 
     started = time.monotonic()
     deadline = None if minutes is None else started + 60 * minutes
     course = prepare(out)
-    torch.manual_seed(seed)
-    model = build_model(torch.float32)
-    model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(torch.float32).train()
     log_path = out / "training_log.json"
     for phase in PHASES:
         if phase.name > last:
@@ -181,11 +198,21 @@ def train(out: Path, seed: int, minutes: float | None, last: str, resume: bool) 
             model.load_state_dict(load_file(path), strict=False)
             course.log = json.loads(log_path.read_text())["log"]
             continue
-        run_phase(model, phase, course, seed, started, deadline if phase.name == "F" else None)
+        results = run_phase(model, phase, course, seed, started, deadline if phase.name == last else None)
         save_file({k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}, path)
         write_model(model, out)
-        record = {"seed": seed, "torch": torch.__version__, "threads": torch.get_num_threads(), "log": course.log}
+        record = {
+            "seed": seed,
+            "minutes": minutes,
+            "command": f"python -m kvroam.kvbackend.embedded.train --seed {seed}"
+            + ("" if minutes is None else f" --minutes {minutes:g}"),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "gates": GATES,
+            "log": course.log,
+        }
         log_path.write_text(json.dumps(record, indent=1) + "\n")
+        check_gates(phase.name, results, seed)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,31 +1,47 @@
 """The shipped model: checksums, what it reads and recalls, its scripts, and the rows it was trained on."""
 
+import dataclasses
 import hashlib
+import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kvroam.errors import ConfigError, ModelError
-from kvroam.kvbackend.embedded import MAX_TOKENS, load_model, load_texts, load_tokenizer, make_script, script_bank
+from kvroam.kvbackend.embedded import (
+    MAX_TOKENS,
+    load_model,
+    load_texts,
+    load_tokenizer,
+    make_script,
+    script_bank,
+    train,
+)
 from kvroam.kvbackend.embedded.corpus import read_corpus
 from kvroam.kvbackend.embedded.drills import block_row, generic_row, periodic, table_row
-from kvroam.kvbackend.embedded.exams import bits_per_byte, greedy
+from kvroam.kvbackend.embedded.exams import Recall, bits_per_byte, greedy, induction, recall, tables
 from kvroam.kvbackend.embedded.keys import KeyBook
 from kvroam.kvbackend.embedded.lessons import SessionMix, exam_row, key_words, session_row, text_row
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
 from kvroam.kvbackend.embedded.phases import PHASES, batch
+from kvroam.kvbackend.embedded.publish import publish
 from kvroam.kvbackend.embedded.report import drift_table
-from kvroam.kvbackend.embedded.sample import sample_texts
+from kvroam.kvbackend.embedded.sample import LoopGuard, sample_texts
 from kvroam.kvbackend.embedded.scripts import SITUATIONS
 from kvroam.kvbackend.embedded.tokenizer import SPECIALS, VOCABULARY, check_words
 from kvroam.kvbackend.embedded.words import NOUNS, SUFFIXES, held_out
 
-RECALL_512 = 0.95
-RECALL_1024 = 0.85
+# The report says .999 and .985 for the shipped weights; 128 questions are asked here.
+RECALL_512 = 0.97
+RECALL_1024 = 0.95
+# Changes with the weights (their texts), the tokenizer or the script writer, and with nothing else.
+BANK_SHA256 = "e784bd28f5560341fef1b7aecf3efe6bfe3a41743fe6b1ba5db9071263043c7c"
 QUESTION = re.compile(r"<ask>([a-z_]+)=(?=([0-9]{4})\n)")
 
 
@@ -199,7 +215,7 @@ def test_a_repeated_random_block_is_copied(model):
     rng = np.random.default_rng(12)
     block = rng.integers(6, VOCABULARY, size=(16, 64))
     tokens = np.concatenate([block, block], axis=1)
-    assert (greedy(model, tokens)[:, 64:-1] == tokens[:, 65:]).mean() >= 0.8
+    assert (greedy(model, tokens)[:, 64:-1] == tokens[:, 65:]).mean() >= 0.9
 
 
 def test_texts_are_sampled_without_special_tokens_and_repeatably(model):
@@ -211,6 +227,19 @@ def test_texts_are_sampled_without_special_tokens_and_repeatably(model):
     assert drawn[0].min() >= len(SPECIALS)
     with pytest.raises(ModelError, match="choose a shorter document"):
         sample_texts(model, 1, MAX_TOKENS, 0.8, 1)
+
+
+def test_texts_do_not_loop():
+    for row in load_texts()[:20].tolist():
+        fours = list(zip(row, row[1:], row[2:], row[3:], strict=False))
+        assert len(set(fours)) == len(fours)
+    guard = LoopGuard()
+    for token in (7, 8, 9, 7):
+        guard.add(token)
+    assert guard.banned() == [8]
+    for token in [*range(100, 140), 7, 8, 9]:
+        guard.add(token)
+    assert guard.banned() == [7]
 
 
 # Scripts
@@ -230,6 +259,14 @@ def test_scripts_depend_on_seed_and_index_only(bank):
     for a, b in zip(again, bank, strict=False):
         assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "answer", "query"))
     assert not np.array_equal(script_bank(1, MAX_TOKENS, 8)[0].tokens, bank[0].tokens)
+
+
+def test_scripts_are_the_same_on_every_machine():
+    digest = hashlib.sha256()
+    for script in script_bank(4, 512, 0):
+        for array, kind in ((script.tokens, "<i4"), (script.answer, "<i1"), (script.query, "<i2")):
+            digest.update(array.astype(kind).tobytes())
+    assert digest.hexdigest() == BANK_SHA256
 
 
 @pytest.mark.parametrize("situation", ["mixed", *SITUATIONS])
@@ -278,7 +315,7 @@ def test_every_position_is_followed_by_questions_about_what_came_before(tokenize
             ahead = [(script.answer[at + 4], key) for at, key in asks if position <= at < position + 300 - 6]
             for kind in (1, 2):
                 covered[kind].append(any(mark == kind and stated[key] < position for mark, key in ahead))
-    assert np.mean(covered[1]) > 0.9 and np.mean(covered[2]) > 0.95
+    assert np.mean(covered[1]) > 0.97 and np.mean(covered[2]) > 0.97
 
 
 def test_the_whole_cache_answers_nearly_everything_on_scripts(model, bank):
@@ -290,7 +327,7 @@ def test_the_whole_cache_answers_nearly_everything_on_scripts(model, bank):
             at = np.flatnonzero(script.query == name)
             right.append((guesses[i, at - 1] == tokens[i, at]).all())
     assert len(right) > 200
-    assert np.mean(right) >= 0.9
+    assert np.mean(right) >= 0.97
 
 
 def test_drift_grows_as_less_is_kept():
@@ -379,6 +416,99 @@ def test_batches_hold_the_mix_of_their_phase(book, stream):
         assert np.array_equal(tokens, again)
     plain = [weight.all() for weight in batch(PHASES[3], 0, np.random.default_rng(1), book, stream)[1][:, 1:]]
     assert sum(plain) == 5
+
+
+class Cheat:
+    """A stand-in that predicts the row's own next token plus `shift`, whatever came before."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __call__(self, input_ids, use_cache):
+        following = (torch.roll(input_ids, -1, dims=1) + self.shift) % VOCABULARY
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(following, VOCABULARY).float() * 50)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (1, 0.0)])
+def test_exams_look_at_the_answers(book, stream, shift, expected):
+    cheat = Cheat(shift)
+    for exam in (Recall(128, 4, 4), Recall(512, 12, free=0.5), Recall(512, 12, shared=1.0)):
+        assert recall(cheat, book, stream, exam, 16, 1) == expected
+    assert induction(cheat, 16, 64, 4, 1) == expected
+    assert tables(cheat, 4, 1) == expected
+    bits = bits_per_byte(cheat, [stream[:600].tolist()], [2400], 9)
+    assert bits == pytest.approx(0.0 if shift == 0 else 50 / math.log(2) / 4, abs=1e-3)
+
+
+# Training
+
+
+@pytest.fixture
+def short_course(monkeypatch, tmp_path, tokenizer):
+    """Two phases of two steps on a little text, with the shipped tokenizer."""
+    texts = [tokenizer.decode(row.tolist()) for row in load_texts()[:3]]
+    few = [dataclasses.replace(phase, steps=2, shapes=((2, 64),)) for phase in PHASES[:2]]
+    monkeypatch.setattr(train, "PHASES", few)
+    monkeypatch.setattr(train, "GATES", {})
+    monkeypatch.setattr(train, "read_corpus", lambda: (texts[:2], texts[2:]))
+    monkeypatch.setattr(train, "examine", lambda *_: {"tables": 0.5})
+
+    def run(name, *args):
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        shutil.copyfile(ASSETS / "tokenizer.json", out / "tokenizer.json")
+        return train.main(["--out", str(out), "--seed", "3", *args]), out
+
+    return run
+
+
+def test_training_repeats_and_resumes_exactly(short_course):
+    code, whole = short_course("whole")
+    assert code == 0
+    weights = (whole / "model.safetensors").read_bytes()
+    assert short_course("half", "--last", "A")[0] == 0
+    code, resumed = short_course("half", "--resume")
+    assert code == 0 and (resumed / "model.safetensors").read_bytes() == weights
+    log = json.loads((resumed / "training_log.json").read_text())
+    assert [entry.get("phase") for entry in log["log"]] == [None, "A", "B"]
+    assert (whole / "phase_A.safetensors").read_bytes() != (whole / "phase_B.safetensors").read_bytes()
+
+
+def test_a_training_can_be_published_and_loaded(short_course, tmp_path):
+    _, run = short_course("whole")
+    publish(run, tmp_path / "shipped")
+    model, _ = load_model(folder=tmp_path / "shipped")
+    trained = load_file(run / "phase_B.safetensors")
+    assert trained and all(torch.equal(model.state_dict()[k], v.half().float()) for k, v in trained.items())
+    assert read_manifest(tmp_path / "shipped")["made"]["seed"] == 3
+    with pytest.raises(ModelError, match="train into it first"):
+        publish(tmp_path / "nothing", tmp_path / "shipped")
+
+
+def test_a_missed_gate_ends_the_training_with_one_line(short_course, monkeypatch, capsys):
+    monkeypatch.setattr(train, "GATES", {"A": {"tables": 0.9}})
+    code, out = short_course("missed")
+    assert code == 2
+    assert capsys.readouterr().err == (
+        "phase A: tables is 0.500, at least 0.9 is needed; train again with another --seed than 3\n"
+    )
+    assert json.loads((out / "training_log.json").read_text())["log"][-1]["tables"] == 0.5
+
+
+def test_the_loss_is_the_weighted_mean_over_supervised_tokens(model):
+    rng = np.random.default_rng(10)
+    tokens, weights = (np.stack(part) for part in zip(*(table_row(rng, 48) for _ in range(3)), strict=True))
+    weights *= rng.choice([0.5, 2.0], size=weights.shape)
+    with torch.inference_mode():
+        found = float(train.weighted_loss(model, torch.from_numpy(tokens), torch.from_numpy(weights)))
+        log_p = model(input_ids=torch.from_numpy(tokens)).logits.double().log_softmax(-1).numpy()
+    terms = [
+        (weights[row, i], -log_p[row, i - 1, tokens[row, i]])
+        for row in range(3)
+        for i in range(1, 49)
+        if weights[row, i]
+    ]
+    assert found == pytest.approx(sum(w * x for w, x in terms) / sum(w for w, _ in terms), rel=0.03)
 
 
 # Corpus
