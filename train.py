@@ -1,6 +1,6 @@
 """Train one policy that all UEs share, with Stable-Baselines3 PPO.
 
-    python train.py --config configs/handover.yaml --out runs/ppo --set train.total_steps=400000
+    python train.py --config configs/handover.yaml --out runs/ppo --set train.total_steps=2000000
 
 The run folder gets the configuration, TensorBoard scalars (every reward term, every episode metric), checkpoints and
 `policy.zip`, which `evaluate.py --policies runs/ppo` accepts.
@@ -35,6 +35,7 @@ def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.utils import LinearSchedule
 
     from kvroam.envs.sb3 import HandoverVecEnv
 
@@ -50,13 +51,32 @@ def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
         raise KvroamError(reason) from error
     model = PPO(
         "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
-        batch_size=options.batch_size, n_epochs=options.epochs, learning_rate=options.learning_rate,
-        gamma=options.gamma, gae_lambda=options.gae_lambda, ent_coef=options.entropy, clip_range=options.clip,
-        policy_kwargs={"net_arch": {"pi": list(options.hidden), "vf": list(options.hidden)}}, device="cpu",
+        batch_size=options.batch_size, n_epochs=options.epochs,
+        learning_rate=LinearSchedule(options.learning_rate, 0.0, 1.0), gamma=options.gamma, gae_lambda=options.gae_lambda,
+        ent_coef=options.entropy, clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
     )
+    _favour_harmless(model, config, options.harmless_bias)
     model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
     model.learn(options.total_steps, callback=_callback(env, out, options, quiet))
     return save(model, out / "policy.zip")
+
+
+def _favour_harmless(model, config: Experiment, bias: float) -> None:
+    """Start from a policy that mostly prepares nothing, keeps everything at full precision and shares equally.
+
+    Those are the first choices of every part but the medium. Under uniform choices nearly every transfer is pruned, and
+    PPO learns to avoid transfers before it learns that whole ones are good.
+    """
+    import torch
+
+    from kvroam.envs.actions import MEDIUM, sizes
+
+    with torch.no_grad():
+        start = 0
+        for part, size in enumerate(sizes(config.actions)):
+            if part != MEDIUM:
+                model.policy.action_net.bias[start] += bias
+            start += size
 
 
 def save(model, path: Path) -> Path:

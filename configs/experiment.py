@@ -11,18 +11,19 @@ from ..errors import require
 class TrainConfig:
     """Stable-Baselines3 PPO with parameters shared by all UEs."""
 
-    total_steps: int = 400_000  # agent-steps (environment steps times UEs)
-    num_envs: int = 4  # environments side by side
+    total_steps: int = 1_000_000  # agent-steps (environment steps times UEs)
+    num_envs: int = 8  # environments side by side
     seed: int = 0
     rollout_steps: int = 128  # per environment and update
-    batch_size: int = 1024  # agent-steps per gradient step
-    epochs: int = 4  # passes over a rollout
-    learning_rate: float = 5e-4
-    gamma: float = 0.99  # discount per decision interval
-    gae_lambda: float = 0.95
-    entropy: float = 0.003  # weight of the entropy bonus
+    batch_size: int = 2048  # agent-steps per gradient step
+    epochs: int = 6  # passes over a rollout
+    learning_rate: float = 1e-3  # at the start; it falls linearly to 0
+    gamma: float = 0.995  # discount per decision interval
+    gae_lambda: float = 0.97
+    entropy: float = 0.001  # weight of the entropy bonus
     clip: float = 0.2  # PPO's clipping range
-    reward_scale: float = 10.0  # rewards are multiplied by this for PPO only
+    harmless_bias: float = 3.0  # logit bonus at the start for: prepare nothing, keep all, 16 bit, equal share
+    reward_scale: float = 5.0  # rewards are multiplied by this for PPO only
     hidden: tuple[int, ...] = (128, 128)  # units per layer, of the policy and of the value function
     checkpoint_every: int = 100_000  # agent-steps between checkpoints
 
