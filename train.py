@@ -51,9 +51,9 @@ def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
         raise KvroamError(reason) from error
     model = PPO(
         "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
-        batch_size=options.batch_size, n_epochs=options.epochs,
-        learning_rate=LinearSchedule(options.learning_rate, 0.0, 1.0), gamma=options.gamma, gae_lambda=options.gae_lambda,
-        ent_coef=options.entropy, clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
+        batch_size=options.batch_size, n_epochs=options.epochs, gamma=options.gamma, gae_lambda=options.gae_lambda,
+        learning_rate=LinearSchedule(options.learning_rate, 0.0, 1.0), ent_coef=options.entropy,
+        clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
     )
     _favour_harmless(model, config, options.harmless_bias)
     model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
