@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint clean
 demo: $(READY)
-	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo --set train.total_steps=600000
+	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo
 	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 8 --seed 1000 --out runs/demo \
 		--policies random tho cho ctho token-aware runs/demo/ppo
 

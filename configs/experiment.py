@@ -18,7 +18,7 @@ class TrainConfig:
     batch_size: int = 2048  # agent-steps per gradient step
     epochs: int = 6  # passes over a rollout
     learning_rate: float = 1e-3  # at the start; it falls linearly to 0
-    gamma: float = 0.995  # discount per decision interval
+    gamma: float = 0.997  # discount per decision interval
     gae_lambda: float = 0.97
     entropy: float = 0.001  # weight of the entropy bonus
     clip: float = 0.2  # PPO's clipping range
