@@ -1,102 +1,289 @@
-"""Milliseconds of the KV backend inside an RL loop: `python -m kvroam.benchmarks.kv [--model embedded|random]`.
+"""Speed of the KV backend: `python -m kvroam.benchmarks.kv [--json FILE] [--threads 1 2] [--cuda-7b]`.
 
-Prints the median over repeats of one `advance` by 1-3 tokens for 1, 8 and 32 degraded sessions with caches of
-50-600 tokens, of one `migrate`, and of one prefill.
+Every ratio compares two things that were timed in turn, in one run, so that other load on the machine hits both.
 """
 
 import argparse
-import statistics
+import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kvroam.errors import ConfigError, run_command
 
-def median_ms(action: Callable[[], object], repeats: int) -> float:
-    """Median wall time of `action` [ms], after three calls that are not counted."""
-    for _ in range(3):
-        action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
+Row = dict[str, Any]  # part, case, threads, value, unit, target ("" where there is none)
+CODEC_SHAPE = (1024, 28, 4, 128)  # tokens, layers, KV heads, head dimension: 59 MB, as in Qwen2.5-7B
 
 
-def make_backend(model: str, device: str | None):
-    """The embedded model's backend, or one on a random Llama of the embedded model's size."""
-    from kvroam.kvbackend import KVBackend
-
-    if model != "random":
-        return KVBackend.load(model, device)
+def in_turn(actions: Sequence[Callable[[], object]], repeats: int, device: str = "cpu") -> list[float]:
+    """Least wall time of each action [s]; they take turns, and the first turn is not counted."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
+    times = np.full((repeats + 1, len(actions)), np.inf)
+    for i in range(repeats + 1):
+        for j, action in enumerate(actions):
+            began = time.perf_counter()
+            action()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times[i, j] = time.perf_counter() - began
+    return times[1:].min(0).tolist()
+
+
+def codec_rows(repeats: int, shape: tuple[int, int, int, int] = CODEC_SHAPE) -> list[Row]:
+    """Pack and unpack of one large cache against copying it, to memory that is used again and to fresh memory."""
+    import torch
+
+    from kvroam.kvbackend import codec
+    from kvroam.kvbackend.header import Expected, Header
+
+    count, layers, heads, dim = shape
+    kv = torch.randn(count, layers, 2, heads, dim, generator=torch.Generator().manual_seed(0)).half()
+    numbers, positions = kv.view(torch.int16).numpy(), np.arange(count)
+    expected, twin, rows = Expected("", "", layers, heads, dim), np.empty_like(numbers), torch.empty_like(kv)
+    size, found = kv.nbytes / 1e9, []
+    for bits, name in ((16, "fp16"), (8, "int8"), (4, "int4"), (2, "int2")):
+        header = Header("", "", "", count, 0, count, bits, "float16", layers, heads, dim, 1.0, count)
+        blob = bytearray(codec.payload_bytes(header))
+        actions: list[Callable[[], object]] = [
+            lambda: np.copyto(twin, numbers),
+            partial(codec.pack_into, blob, header, positions, kv),
+            partial(codec.unpack, blob, expected, torch.float16, out=rows),
+            lambda: bytearray(numbers),
+            partial(codec.pack, header, positions, kv),
+            partial(codec.unpack, blob, expected, torch.float16),
+        ]
+        copy, pack, unpack, fresh_copy, fresh_pack, fresh_unpack = in_turn(actions, repeats)
+        target = ">= 50 %" if bits == 16 else ""
+        for what, spent, against in (
+            ("pack", pack, copy),
+            ("unpack", unpack, copy),
+            ("pack, fresh memory", fresh_pack, fresh_copy),
+            ("unpack, fresh memory", fresh_unpack, fresh_copy),
+        ):
+            found.append(row("codec", f"{name} {what}", size / spent, "GB/s of fp16 cache"))
+            found.append(row("codec", f"{name} {what} / memcpy", 100 * against / spent, "%", target))
+    return [row("codec", "memcpy", size / copy, "GB/s"), *found]
+
+
+def prefill_rows(backend, repeats: int, batch: int = 8, length: int = 512) -> list[Row]:
+    """Prefill tokens/s against a matrix multiplication of 512 x 512, where all of the time would be arithmetic."""
+    import torch
+
+    llm = backend.llm
+    rng = np.random.default_rng(0)
+    scripts = [rng.integers(0, llm.vocab, length) for _ in range(batch)]
+    matrix = torch.randn(512, 512, dtype=llm.dtype, device=llm.device)
+    weights = [module.weight for module in llm.base.modules() if isinstance(module, torch.nn.Linear)]
+    tokens = torch.randn(batch * length, 1, dtype=llm.dtype, device=llm.device)
+    inputs = [tokens.expand(-1, weight.shape[1]).contiguous() for weight in weights]
+    prefill, square, linear = in_turn(
+        [
+            lambda: llm.prefill(scripts),
+            lambda: [matrix @ matrix for _ in range(8)],
+            lambda: [x @ weight.T for x, weight in zip(inputs, weights, strict=True)],
+        ],
+        repeats,
+        llm.device.type,
     )
-    network: Any = LlamaForCausalLM(config)
-    return KVBackend(network.to(device or "cpu"))
+    shape = llm.geometry
+    attention = 2 * length * shape.layers * shape.heads * shape.head_dim  # causal: half of 4 S per number
+    needed = batch * length * (2 * sum(weight.numel() for weight in weights) + attention)
+    rate = 8 * 2 * 512**3 / square
+    return [
+        row("prefill", f"{batch} x {length}", batch * length / prefill, "tokens/s"),
+        row("prefill", "matmul 512 x 512", rate / 1e9, "GFLOP/s"),
+        row("prefill", "of the matmul roofline", 100 * needed / rate / prefill, "%", ">= 70 %"),
+        row("prefill", "its own linear layers alone", 100 * linear / prefill, "% of prefill"),
+    ]
 
 
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="random", help="random, embedded, or a Hugging Face name or path")
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--repeats", type=int, default=30)
-    args = parser.parse_args()
+def handover_rows(backend, repeats: int, context: int = 512, horizon: int = 32) -> list[Row]:
+    """Migrate and measure, against the one forward pass on a cache of that length that the measurement contains."""
+    import torch
+    from transformers import DynamicCache
 
     from kvroam.kvbackend import TransferPlan
 
-    backend = make_backend(args.model, args.device)
+    llm = backend.llm
     rng = np.random.default_rng(0)
-    scripts = [rng.integers(0, backend.llm.vocab, 1000) for _ in range(64)]
-    start = time.perf_counter()
-    references = backend.references(scripts)
-    print(f"prefill 1000 tokens, batched        {(time.perf_counter() - start) / 64 * 1e3:8.2f} ms per script")
+    found = []
+    model, implementation = llm.model, llm.model.config._attn_implementation
+    for batch in (1, 8, 16, 32):
+        length = context + horizon
+        references = backend.references([rng.integers(0, llm.vocab, length) for _ in range(batch)])
+        ids = torch.from_numpy(np.stack([r.tokens[context:] for r in references]).astype(np.int64)).to(llm.device)
+        positions = torch.arange(context, length, device=llm.device)[None].expand(batch, -1)
+        kept = round(0.5 * context)
+        shape = llm.geometry
+        keys = torch.zeros(shape.layers, 2, batch, shape.kv_heads, kept, shape.head_dim, dtype=llm.dtype)
+        stored = [(layer[0], layer[1]) for layer in keys.to(llm.device)]
+        sessions: list[Any] = []
 
-    for count in (1, 8, 32, 60):
-        lengths = rng.integers(100, 800, count)
-        sessions = [backend.open(references[i], int(n)) for i, n in enumerate(lengths)]
-        backend.migrate(sessions, [TransferPlan(keep=float(k)) for k in rng.uniform(0.3, 0.9, count)])
-        kept = int(np.mean([len(s.positions) for s in sessions]))
+        def migrate(references=references, batch=batch, sessions=sessions) -> None:
+            sessions[:] = [backend.open(reference, context) for reference in references]
+            backend.migrate(sessions, [TransferPlan(keep=0.5)] * batch)
 
-        def step(sessions=sessions, count=count) -> None:
-            backend.advance(sessions, rng.integers(1, 4, count))
+        @torch.inference_mode()
+        def plain(ids=ids, positions=positions, stored=stored) -> None:
+            model.set_attn_implementation("sdpa")  # transformers' own path, without kvroam's cache
+            cache = DynamicCache([(k.clone(), v.clone()) for k, v in stored])
+            model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
+            model.set_attn_implementation(implementation)
 
-        print(f"advance {count:3d} degraded ({kept} kept)      {median_ms(step, args.repeats):8.2f} ms per call")
+        measure, short = partial(backend.measure, sessions, horizon), partial(backend.measure, sessions, 8)
+        actions: list[Callable[[], object]] = [migrate, measure, plain, short]
+        moved, measured, forward, brief = in_turn(actions, repeats, llm.device.type)
+        case, target = f"batch {batch}", "<= 1.3" if batch >= 16 else ""
+        found += [
+            row("handover", f"{case}: migrate, keep .5, fp16, {context} tokens", moved / batch * 1e3, "ms/session"),
+            row("handover", f"{case}: measure {horizon} tokens", measured / batch * 1e3, "ms/session"),
+            row("handover", f"{case}: plain forward", forward / batch * 1e3, "ms/session"),
+            row("handover", f"{case}: (migrate + measure) / forward", (moved + measured) / forward, "x", target),
+        ]
+        if batch == 8:
+            spent = (moved + brief) / batch * 1e3
+            found.append(row("handover", f"{case}: migrate + measure 8 tokens", spent, "ms/session", "< 4"))
+    return found
 
-    whole = [backend.open(references[i % 64], 100) for i in range(256)]
-    idle_ms = median_ms(lambda: backend.advance(whole, [2] * 256), args.repeats)
-    print(f"advance 256 whole                   {idle_ms:8.2f} ms per call")
 
-    plans = {
-        "keep 1, 16 bit": TransferPlan(),
-        "keep .5, 16 bit": TransferPlan(keep=0.5),
-        "keep .5, 8 bit": TransferPlan(keep=0.5, bits=8),
-        "keep .5, 4 bit": TransferPlan(keep=0.5, bits=4),
-        "prefix 300, keep .5, 8 bit": TransferPlan(keep=0.5, bits=8, prefix_tokens=300),
-    }
-    for name, plan in plans.items():
+def row(part: str, case: str, value: float, unit: str, target: str = "") -> Row:
+    """One line of the table, at the number of threads that torch has now."""
+    import torch
 
-        def move(plan=plan) -> None:
-            session = backend.open(references[0], 600)
-            backend.migrate([session], [plan])
-            backend.close(session)
+    return dict(part=part, case=case, threads=torch.get_num_threads(), value=float(value), unit=unit, target=target)
 
-        print(f"migrate 600 tokens, {name:26s} {median_ms(move, args.repeats):6.2f} ms")
+
+def embedded_backend(device: str | None):
+    """The embedded model, with measurements that are not remembered."""
+    import torch
+
+    from kvroam.kvbackend import KVBackend
+    from kvroam.kvbackend.embedded.model import load_model
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return KVBackend(load_model(device, torch.float32)[0], memo=False)
+
+
+def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: int, tiny: bool = False) -> list[Row]:
+    """A random-weight model in the shape of Qwen2.5-7B in bf16: move caches through bytes, measure what it did.
+
+    Sessions are handled in groups of eight: the queries that saliency needs take 200 kB per token in this shape.
+
+    Args:
+        tiny: two narrow layers instead, to try the code where there is no such GPU.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from kvroam.kvbackend import KVBackend, TransferPlan
+
+    width, layers = (64, 2) if tiny else (3584, 28)
+    config = Qwen2Config(
+        vocab_size=2048 if tiny else 152064, hidden_size=width, intermediate_size=3 * width if tiny else 18944,
+        num_hidden_layers=layers, num_attention_heads=4 if tiny else 28, num_key_value_heads=2 if tiny else 4,
+        max_position_embeddings=32768,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+    backend = KVBackend(model, cache_dtype=torch.bfloat16, memory_bytes=100 << 30, memo=False)
+    rng, found, horizon, group = np.random.default_rng(0), [], 32, min(8, sessions)
+    for context in contexts:
+        spent = {"copy": 0.0, "migrate": 0.0, "measure": 0.0, "forward": 0.0}
+        moved = 0
+        for _ in range(-(-sessions // group)):
+            refs = backend.references([rng.integers(0, backend.llm.vocab, context + horizon) for _ in range(group)])
+            opened: list[Any] = []
+
+            def migrate(refs=refs, opened=opened, context=context) -> None:
+                opened[:] = [backend.open(reference, context) for reference in refs]
+                backend.migrate(opened, [TransferPlan(keep=0.5)] * len(refs))
+
+            def forward(refs=refs, opened=opened, context=context) -> None:
+                words = [reference.tokens[context:] for reference in refs]
+                block = backend.llm.extend([session.kv for session in opened], [context] * len(refs), words)
+                backend.llm.logits(block.hidden[:, -1])
+
+            def copy(refs=refs) -> None:
+                _ = [reference.kv.clone() for reference in refs]
+
+            actions: list[Callable[[], object]] = [copy, migrate, partial(backend.measure, opened, horizon), forward]
+            for name, seconds in zip(spent, in_turn(actions, repeats, device), strict=True):
+                spent[name] += seconds
+            moved += sum(reference.kv[:context].nbytes for reference in refs)
+            for session in opened:
+                backend.close(session)
+        both = spent["migrate"] + spent["measure"]
+        name = f"{sessions} sessions of {context}"
+        found += [
+            row("7b", f"{name}: prune + pack + unpack + restore, keep .5", moved / spent["migrate"] / 1e9, "GB/s"),
+            row("7b", f"{name}: device copy", moved / spent["copy"] / 1e9, "GB/s"),
+            row("7b", f"{name}: (migrate + measure {horizon}) / forward", both / spent["forward"], "x"),
+        ]
+    return found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows, aligned."""
+    wide = max(len(r["case"]) for r in rows)
+    lines = [f"{'':8s} {'':{wide}s} threads      value unit"]
+    for r in rows:
+        target = f"  (target {r['target']})" if r["target"] else ""
+        lines.append(f"{r['part']:8s} {r['case']:{wide}s} {r['threads']:7d} {r['value']:10.4g} {r['unit']}{target}")
+    return "\n".join(lines)
+
+
+def command(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m kvroam.benchmarks.kv", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="write the rows, the machine and the versions there too")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads (default: 1 2)")
+    parser.add_argument("--parts", nargs="+", default=["codec", "prefill", "handover"], help="codec prefill handover")
+    parser.add_argument("--repeats", type=int, default=7, help="turns; the best one counts (default: %(default)s)")
+    parser.add_argument("--device", help="torch device of the model (default: a GPU where there is one)")
+    parser.add_argument("--cuda-7b", action="store_true", help="the shape of Qwen2.5-7B instead, on a GPU of 80 GB")
+    parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 4096, 8192], help="of --cuda-7b [tokens]")
+    parser.add_argument("--sessions", type=int, default=64, help="of --cuda-7b")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model instead of 7B, to try --cuda-7b on a CPU")
+    args = parser.parse_args(arguments)
+    import torch
+
+    from kvroam.benchmarks.provenance import machine, versions
+
+    if min(args.repeats, args.sessions, *args.threads, *args.contexts) < 1:
+        raise ConfigError("--repeats, --sessions, --threads and --contexts count from 1; raise the one that is below")
+    if args.cuda_7b and not args.tiny and not torch.cuda.is_available():
+        raise ConfigError("--cuda-7b needs a GPU, and this torch sees none; add --tiny to try the code on the CPU")
+    rows: list[Row] = []
+    if args.cuda_7b:
+        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        rows = seven_b_rows(device, args.contexts, args.sessions, args.repeats, args.tiny)
+    else:
+        parts = {
+            "codec": lambda: codec_rows(args.repeats),
+            "prefill": lambda: prefill_rows(embedded_backend(args.device), args.repeats),
+            "handover": lambda: handover_rows(embedded_backend(args.device), args.repeats),
+        }
+        unknown = [name for name in args.parts if name not in parts]
+        if unknown:
+            raise ConfigError(f"part {unknown[0]!r} does not exist; use some of {', '.join(parts)}")
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            rows += [r for name in args.parts for r in parts[name]()]
+    print(table(rows))
+    if args.json:
+        text = json.dumps({"rows": rows, "machine": machine(), "versions": versions()}, indent=1) + "\n"
+        try:
+            Path(args.json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--json {args.json!r} cannot be written ({error.strerror}); give another") from error
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("kvroam-benchmark-kv", command))

@@ -9,8 +9,10 @@ _HOME = {
     "KVBackend": "backend",
     "Drift": "drift",
     "Migration": "sessions",
+    "Monitor": "monitor",
     "Reference": "reference",
     "Session": "sessions",
+    "Ticket": "ticket",
     "SCORERS": "saliency",
     "extract_top_k_kv_cache": "selection",
 }
@@ -20,8 +22,10 @@ __all__ = [
     "KVBackend",
     "KVSettings",
     "Migration",
+    "Monitor",
     "Reference",
     "Session",
+    "Ticket",
     "TransferPlan",
     "extract_top_k_kv_cache",
 ]

@@ -15,11 +15,13 @@ NAME = "kvroam"
 
 
 class Tap:
-    """Collects what attention sees in one forward pass: rotated queries [B, H, T, D] and the scaling, per layer."""
+    """Collects what attention sees in one forward pass, per layer: rotated queries [B, H, T, D], scaling, module."""
 
     def __init__(self) -> None:
         self.queries: dict[int, torch.Tensor] = {}
         self.scaling: dict[int, float] = {}
+        self.modules: dict[int, Any] = {}
+        self.empty: torch.Tensor | None = None  # bool [B, L, Hkv, N], stored rows that a head does not hold
 
     def stacked(self) -> torch.Tensor:
         """Queries of all layers, token-major: [B, T, L, H, D]."""
@@ -51,6 +53,7 @@ def tapped_attention(
     if kvroam_tap is not None:
         kvroam_tap.queries[module.layer_idx] = query
         kvroam_tap.scaling[module.layer_idx] = scale
+        kvroam_tap.modules[module.layer_idx] = module
     kv_heads, length = key.shape[1], key.shape[2]
     groups = heads // kv_heads
     if attention_mask is None and length == steps:
@@ -58,6 +61,8 @@ def tapped_attention(
             key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
         out = F.scaled_dot_product_attention(query, key, value, is_causal=steps > 1, scale=scale)
         return out.transpose(1, 2), None
+    if kvroam_tap is not None and kvroam_tap.empty is not None and attention_mask is not None:
+        attention_mask = attention_mask & ~kvroam_tap.empty[:, module.layer_idx, :, None]
     if attention_mask is not None and groups > 1:
         attention_mask = attention_mask.repeat(1, 1, groups, 1)
     stacked = query.reshape(batch, kv_heads, groups * steps, dim)

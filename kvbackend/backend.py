@@ -1,22 +1,29 @@
 """The KV-cache backend: real sessions on a real model, their handover through bytes, and the drift that follows."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, KvroamError
 from . import codec
+from .budget import encode_within_bytes, within_tokens
+from .checksum import Buffer
 from .drift import Drift
 from .forward import LanguageModel
 from .loading import load_network, tokenizer_fingerprint
-from .memory import Ledger
+from .memo import Memo
+from .memory import Ledger, allocating
+from .monitor import Monitor
 from .reference import Reference, build, check_script, content_key, extended
 from .sessions import Migration, Rows, Session, check_open
 from .settings import KVSettings, TransferPlan
 from .stepping import feed
-from .transfer import receive, send, snapshot_of
+from .ticket import Ticket
+from .transfer import Arrival, receive, send, snapshot_of
 
 
 class KVBackend:
@@ -31,6 +38,7 @@ class KVBackend:
         cache_dtype: the serving precision, to which keys and values are rounded as they are written. With float16
             the 16-bit wire format is lossless; float32 does not round.
         memory_bytes: bound on references and degraded caches together.
+        memo: whether `measure` remembers its results and does not compute exact repeats again.
 
     Raises:
         ModelError: the cache of this model cannot be pruned correctly.
@@ -44,11 +52,13 @@ class KVBackend:
         settings: KVSettings | None = None,
         cache_dtype: torch.dtype = torch.float16,
         memory_bytes: int = 2 << 30,
+        memo: bool = True,
     ) -> None:
         self.settings = settings or KVSettings()
         self.tokenizer, self.tokenizer_fingerprint = tokenizer, tokenizer_fingerprint
         self.llm = LanguageModel(model, cache_dtype)
         self._ledger = Ledger(memory_bytes)
+        self._memo = Memo() if memo else None
 
     @classmethod
     def load(
@@ -68,6 +78,7 @@ class KVBackend:
             dtype: precision of weights and computing; float32 shows the smallest drift.
 
         Raises:
+            ConfigError: torch does not have this device.
             ModelError: the model is absent or unsuitable.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,11 +96,17 @@ class KVBackend:
         """Bytes that references and degraded caches take now."""
         return self._ledger.used
 
+    @property
+    def memo_hits(self) -> int:
+        """Measurements that `measure` remembered instead of computing them; 0 when it does not remember."""
+        return 0 if self._memo is None else self._memo.hits
+
     def bytes_per_token(self, bits: int) -> float:
-        """Payload bytes per token at 32, 16, 8 or 4 bits, scales and positions included, header not."""
+        """Payload bytes per token at 32, 16, 8, 4 or 2 bits, scales and positions included, header not."""
         TransferPlan(bits=bits)
         shape = self.llm.geometry
-        return codec.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits)
+        lists = shape.layers * shape.kv_heads if self.settings.scope == "head" else 1
+        return codec.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits) + 4 * (lists - 1)
 
     def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.
@@ -139,7 +156,8 @@ class KVBackend:
     def append(self, session: Session, tokens: Any, answer: Any = None, query: Any = None) -> Drift:
         """Continue a session freely: new tokens follow what it has read, and it reads them.
 
-        The rest of its script, if any, is dropped; other sessions on the same script keep theirs.
+        The rest of its script, if any, is dropped; other sessions on the same script keep theirs. The first new token
+        is not judged: the row that predicts it has been read before.
 
         Returns:
             The drift over the new tokens, as `advance` measures it.
@@ -162,7 +180,36 @@ class KVBackend:
         rows = None if session.rows is None else session.rows.copy()
         twin = Session(session.reference, session.length, self._ledger.lease(session.reference), rows)
         twin.failed = set(session.failed)
+        if session.monitor is not None:
+            self.watch(twin)
         return twin
+
+    @torch.inference_mode()
+    def watch(self, session: Session) -> Monitor:
+        """Keep a session's window saliency up to date from now on, so that its handovers need not compute it.
+
+        `migrate` and `fork` carry the monitor on; a session that is restored from a payload starts without one.
+
+        Returns:
+            The monitor, which the session keeps until it is closed.
+
+        Raises:
+            ConfigError: a closed session, or no memory left.
+        """
+        check_open([session])
+        monitor = Monitor(self.llm, session, self.settings)
+        monitor.update()
+        self._ledger.require(monitor.nbytes)
+        session.monitor = monitor
+        session.account()
+        return monitor
+
+    def _refresh(self, sessions: Sequence[Session]) -> None:
+        """Let monitors take in what their sessions have read, and the caches that handovers have replaced."""
+        for session in sessions:
+            if session.monitor is not None:
+                session.monitor.update()
+                session.account()
 
     def close(self, session: Session) -> None:
         """Give a session's memory back; its reference stays remembered while there is room."""
@@ -181,17 +228,21 @@ class KVBackend:
         check_open(list(sessions))
         if len(plans) != len(sessions):
             raise ConfigError(f"{len(plans)} plans for {len(sessions)} sessions; give one each")
-        for session, plan in zip(sessions, plans, strict=True):
-            snapshot_of(session, plan)  # refuse before the first session has changed
-        return [self._migrate(session, plan) for session, plan in zip(sessions, plans, strict=True)]
+        payloads: list[Buffer | None] = []
+        for session, plan in zip(sessions, plans, strict=True):  # refuse before the first session has changed
+            within_tokens(session, plan, snapshot_of(session, plan))
+            payloads.append(None if plan.budget_bytes is None else self.encode(session, plan))
+        migrations = [self._migrate(*move) for move in zip(sessions, plans, payloads, strict=True)]
+        self._refresh(sessions)
+        return migrations
 
-    def _migrate(self, session: Session, plan: TransferPlan) -> Migration:
-        blob = self.encode(session, plan)
-        arrival = receive(self.llm, self.tokenizer_fingerprint, blob, session.reference)
+    def _migrate(self, session: Session, plan: TransferPlan, payload: Buffer | None) -> Migration:
+        old = session.rows
+        blob = self.encode(session, plan) if payload is None else payload
+        arrival = self._receive(blob, session.reference, old)
         if arrival.whole:
             session.degrade(None)
         else:
-            old = session.rows
             start = session.length if old is None else old.own_start
             own = session.reference.queries[:0] if old is None else old.queries
             rows = Rows(arrival.kv, arrival.positions, start, own)
@@ -199,25 +250,77 @@ class KVBackend:
             session.degrade(rows)
         return Migration(len(blob), arrival.sent, len(arrival.kv), arrival.n_ctx, arrival.whole)
 
-    @torch.inference_mode()
-    def encode(self, session: Session, plan: TransferPlan) -> bytes:
-        """The source's half of a handover: rank, select and encode; the session is not changed."""
-        check_open([session])
-        return send(self.llm, self.tokenizer_fingerprint, self.settings, session, plan)
+    def _receive(self, payload: Buffer, reference: Reference, old: Rows | None = None) -> Arrival:
+        """`transfer.receive` within the memory bound; the rows `old` make room."""
+
+        def reserve(tokens: int) -> None:
+            size = tokens * math.prod(self.llm.geometry.row) * self.llm.cache_dtype.itemsize
+            self._ledger.require(size - (0 if old is None else old.nbytes))
+
+        with allocating(f"a payload of {len(payload)} bytes"):
+            return receive(self.llm, self.tokenizer_fingerprint, payload, reference, reserve)
 
     @torch.inference_mode()
-    def restore(self, payload: bytes, reference: Reference) -> Session:
+    def encode(self, session: Session, plan: TransferPlan) -> bytearray:
+        """The source's half of a handover: rank, select and encode; the session is not changed.
+
+        Raises:
+            PayloadError: the cache holds NaN or infinity.
+            ConfigError: a snapshot beyond the session, a closed session, or a budget that holds no token.
+        """
+        check_open([session])
+        snapshot = snapshot_of(session, plan)
+
+        def fixed(chosen: TransferPlan) -> bytearray:
+            chosen = within_tokens(session, chosen, snapshot)
+            return send(self.llm, self.tokenizer_fingerprint, self.settings, session, chosen)
+
+        if plan.budget_bytes is None:
+            return fixed(plan)
+        return encode_within_bytes(session, plan, snapshot, self.bytes_per_token(plan.bits), fixed)
+
+    @torch.inference_mode()
+    def restore(self, payload: Buffer, reference: Reference) -> Session:
         """The target's half of a handover: a new session from a payload; the prefix is rebuilt from the script.
 
         Raises:
             PayloadError: the payload is damaged, or of another model, tokenizer or script.
+            ConfigError: no memory left.
         """
-        arrival = receive(self.llm, self.tokenizer_fingerprint, payload, reference)
-        rows = None
-        if not arrival.whole:
-            rows = Rows(arrival.kv, arrival.positions, arrival.n_ctx, reference.queries[:0])
-            self._ledger.require(rows.nbytes)
-        return Session(reference, arrival.n_ctx, self._ledger.lease(reference), rows)
+        lease = self._ledger.lease(reference)  # first, so that room for the reference is counted before the rest
+        try:
+            arrival = self._receive(payload, reference)
+            rows = None
+            if not arrival.whole:
+                rows = Rows(arrival.kv, arrival.positions, arrival.n_ctx, reference.queries[:0])
+                self._ledger.require(rows.nbytes)
+        except KvroamError:
+            lease.release()
+            raise
+        return Session(reference, arrival.n_ctx, lease, rows)
+
+    def stage(self, payload: Buffer, origin: Session | Reference) -> Ticket:
+        """First phase of a handover: the payload is checked and restored here, while its source goes on.
+
+        Args:
+            origin: the session that sent the payload, which `commit` closes; or the reference of its script, where
+                the source is on another machine.
+
+        Raises:
+            PayloadError, ConfigError: as `restore`; the source is as it was.
+        """
+        source = origin if isinstance(origin, Session) else None
+        if source is not None:
+            check_open([source])
+        return Ticket(self.restore(payload, origin if isinstance(origin, Reference) else origin.reference), source)
+
+    def commit(self, ticket: Ticket) -> Session:
+        """Second phase: close the source and hand out the session here; see `Ticket.commit`."""
+        return ticket.commit()
+
+    def abort(self, ticket: Ticket) -> None:
+        """Give up on a staged payload; see `Ticket.abort`."""
+        ticket.abort()
 
     @torch.inference_mode()
     def advance(self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray) -> Drift:
@@ -230,16 +333,31 @@ class KVBackend:
             ConfigError: a count outside [0, tokens that remain], a closed or repeated session.
         """
         steps = self._checked_counts(sessions, counts)
-        return feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
+        drift = feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
+        self._refresh(sessions)
+        return drift
 
     @torch.inference_mode()
     def measure(self, sessions: Sequence[Session], horizon: int) -> Drift:
-        """As `advance` by `horizon` tokens, or by what remains of the script, but the sessions do not move."""
+        """As `advance` by `horizon` tokens, or by what remains of the script, but the sessions do not move.
+
+        A cache that has been measured before, number by number the same, is not measured again; see `memo_hits`.
+        """
         if horizon < 0:
             raise ConfigError(f"horizon = {horizon} is negative; give a number of tokens")
         counts = [min(int(horizon), session.remaining) for session in sessions]
         steps = self._checked_counts(sessions, counts)
-        return feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=False)
+        if self._memo is None:
+            return feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=False)
+        drift = Drift.zeros(len(sessions))
+        keys = [None if s.whole else self._memo.key(s, n) for s, n in zip(sessions, steps, strict=True)]
+        new = self._memo.recall(keys, drift)
+        chosen = [sessions[i] for i in new]
+        fresh = feed(self.llm, self.settings.batch_tokens, chosen, [steps[i] for i in new], move=False)
+        self._memo.remember([keys[i] for i in new], fresh)
+        for field in fields(Drift):
+            getattr(drift, field.name)[new] = getattr(fresh, field.name)
+        return drift
 
     def _checked_counts(self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray) -> list[int]:
         check_open(list(sessions))

@@ -1,202 +1,262 @@
-"""The wire format of a travelling KV cache.
+"""The wire format of a travelling KV cache: a header, then one chunk per layer, each checked on its own.
+
+Every chunk, padded with zeros to a multiple of 8 bytes (numbers are little endian):
 
     4 bytes  magic "KVRM"
-    2 bytes  version, little endian
-    4 bytes  length of the header, little endian
-    header   JSON: fingerprints of model and tokenizer, digest of the tokens, n_ctx, prefix, count, bits, dtype, shape
-    body     safetensors: positions, and keys and values at 32, 16, 8 or 4 bits
-    32 bytes SHA-256 of everything before
+    2 bytes  version
+    2 bytes  index: 0 for the header, i + 1 for layer i
+    8 bytes  length of the body
+    8 bytes  checksum of the chunk before, 0 for the header
+    body
+    8 bytes  checksum (XXH64) of everything before in this chunk
 
-Nothing is unpickled, and no tensor is built before checksum, header, names, dtypes and shapes have been checked.
+The body of the header is the length of its JSON, the JSON, zeros up to a multiple of 8, and the positions as int32.
+The body of layer i is rows [count, 2, Hkv, D] at 16 or 32 bits, or what `quantise.encode_layer` makes of them. A
+payload without tokens is a header alone; a payload in one piece is the concatenation of its chunks.
+
+Because each checksum covers the one before, a chunk that is missing, repeated, out of order or of another payload is
+noticed when it arrives. Nothing is unpickled. Nothing is allocated for a layer before its chunk has been checked, nor
+for a payload in one piece before its length is the one that its header implies.
 """
 
-import hashlib
-import json
+import math
 import struct
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from ..errors import PayloadError
-from .quantise import GROUP, quantised_shapes, read_keys, read_values, write_keys, write_values
-from .settings import BIT_WIDTHS
+from . import quantise
+from .checksum import Buffer, all_finite
+from .frames import body_of, chunk_end, chunk_size, seal, split, unseal
+from .header import MAX_TEXT_BYTES, WIRE_DTYPES, Expected, Header, check, read_text, write_text
 
-MAGIC = b"KVRM"
-VERSION = 1
-_PREAMBLE = struct.Struct("<4sHI")
-_CHECKSUM_BYTES = 32
-_WIRE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_SAFE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8"}
+_TEXT = struct.Struct("<I")
+_INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a payload says about itself."""
-
-    model: str  # fingerprint of the weights
-    tokenizer: str  # fingerprint of the tokenizer
-    tokens: str  # digest of the n_ctx script tokens
-    n_ctx: int  # position of the next token [tokens]
-    prefix: int  # tokens [0, prefix) are not in the payload
-    count: int  # tokens in the payload
-    bits: int  # 32, 16, 8 or 4
-    dtype: str  # of the numbers at 16 and 32 bits, "float16" for scales otherwise
-    layers: int
-    kv_heads: int
-    head_dim: int
-    keep: float  # of the plan, for the record
-    snapshot: int  # of the plan [tokens]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the receiver insists on."""
-
-    model: str
-    tokenizer: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-
-def pack(header: Header, positions: np.ndarray, kv: torch.Tensor) -> bytes:
-    """Encode cache rows.
+def pack(header: Header, positions: np.ndarray, kv: torch.Tensor, rows: torch.Tensor | None = None) -> bytearray:
+    """Encode cache rows in one piece.
 
     Args:
         header: describes the rows; `count` must be their number.
-        positions: int [count], strictly increasing, in [prefix, n_ctx).
-        kv: [count, L, 2, Hkv, D], on any device.
+        positions: int [count], strictly increasing, in [prefix, n_ctx); [count, L, Hkv] for scope "head", -1
+            where a head does not hold a row.
+        kv: [n, L, 2, Hkv, D], on any device.
+        rows: int64 [count], which rows of `kv` travel; all of them by default.
 
     Raises:
-        PayloadError: the numbers cannot be represented at this width.
+        PayloadError: the cache holds NaN or infinity, or numbers that cannot be represented at this width.
     """
-    body: dict[str, torch.Tensor] = {"pos": torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int32))}
-    kv = kv.cpu()
-    if header.bits >= 16:
-        body["kv"] = kv.to(_WIRE_DTYPES[header.dtype]).contiguous()
-    elif header.count:
-        body |= write_keys(kv[:, :, 0].float(), header.bits) | write_values(kv[:, :, 1].float(), header.bits)
-    if any(not bool(x.isfinite().all()) for x in body.values() if x.is_floating_point()):
-        raise PayloadError(f"the cache holds numbers that {header.bits} bits cannot represent; send it with bits = 32")
-    text = json.dumps(asdict(header), separators=(",", ":")).encode()
-    blob = b"".join((_PREAMBLE.pack(MAGIC, VERSION, len(text)), text, safetensors.torch.save(body)))
-    return blob + hashlib.sha256(blob).digest()
+    blob = bytearray(payload_bytes(header))
+    pack_into(blob, header, positions, kv, rows)
+    return blob
 
 
-def unpack(blob: bytes, expected: Expected) -> tuple[Header, np.ndarray, torch.Tensor]:
-    """Decode a payload.
+def pack_into(
+    out: bytearray | memoryview,
+    header: Header,
+    positions: np.ndarray,
+    kv: torch.Tensor,
+    rows: torch.Tensor | None = None,
+) -> None:
+    """As `pack`, to memory that is used again: for a large payload, fresh memory costs as much time as the copy.
+
+    Args:
+        out: writable, of `payload_bytes(header)` bytes.
+    """
+    size = payload_bytes(header)
+    if len(out) != size:
+        raise PayloadError(f"out has {len(out)} bytes, the payload needs {size}; give memory of that size")
+    view, last, start = memoryview(out), 0, 0
+    for index in range(_chunks(header)):
+        stop = start + chunk_size(_body_size(header, index))
+        last = _fill(view[start:stop], header, positions, kv, rows, index, last)
+        start = stop
+
+
+def encode(
+    header: Header, positions: np.ndarray, kv: torch.Tensor, rows: torch.Tensor | None = None
+) -> Iterator[bytearray]:
+    """The chunks of `pack`, made one at a time: header, layer 0, layer 1, ...; a receiver can start on the first."""
+    last = 0
+    for index in range(_chunks(header)):
+        chunk = bytearray(chunk_size(_body_size(header, index)))
+        last = _fill(memoryview(chunk), header, positions, kv, rows, index, last)
+        yield chunk
+
+
+class Decoder:
+    """Takes the chunks of one payload in order; every layer can be used as soon as its chunk has arrived.
+
+    Args:
+        expected: what the header must say.
+        dtype: of the rows handed out; the wire's by default, float32 for quantised payloads.
+        device: of the rows handed out.
+
+    Attributes:
+        header: of the payload, None before the first chunk.
+        positions: int32, script positions of the rows, of shape `header.places`.
+    """
+
+    def __init__(
+        self, expected: Expected, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.header: Header | None = None
+        self.positions = np.empty(0, np.int32)
+        self._expected, self._dtype, self._device = expected, dtype, torch.device(device)
+        self._last, self._layers = 0, list[torch.Tensor]()
+        self._rows: torch.Tensor | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk has arrived."""
+        return self.header is not None and len(self._layers) == _chunks(self.header) - 1
+
+    def feed(self, chunk: Buffer) -> int:
+        """Check and decode the next chunk.
+
+        Returns:
+            Layers that have arrived so far.
+
+        Raises:
+            PayloadError: damaged, out of order, of another payload, model or tokenizer, or inconsistent; the decoder
+                stays as it was and accepts the right chunk still.
+        """
+        view = memoryview(chunk)
+        index = 0 if self.header is None else len(self._layers) + 1
+        if self.complete:
+            raise PayloadError(f"a chunk of {len(view)} bytes follows the last; the payload is longer than its header")
+        body, last = unseal(view, index, self._last)
+        if self.header is None:
+            self.header, self.positions = _read_header(body, self._expected)
+        else:
+            self._layers.append(self._read_layer(body, self.header))
+        self._last = last
+        return len(self._layers)
+
+    def layer(self, index: int) -> torch.Tensor:
+        """Keys and values of a layer that has arrived, [count, 2, Hkv, D].
+
+        Raises:
+            PayloadError: its chunk has not arrived.
+        """
+        if not 0 <= index < len(self._layers):
+            raise PayloadError(f"layer {index} has not arrived, {len(self._layers)} have; feed its chunk first")
+        return self._layers[index]
+
+    def finish(self) -> torch.Tensor:
+        """All rows [count, L, 2, Hkv, D].
+
+        Raises:
+            PayloadError: chunks are missing.
+        """
+        if self.header is None or not self.complete:
+            raise PayloadError(f"the payload ends after {len(self._layers)} layers; feed the chunks that are missing")
+        return self._rows if self._rows is not None else self._gathered(self.header)
+
+    def reserve(self, out: torch.Tensor | None = None) -> None:
+        """Provide memory for all rows, which saves `finish` a copy; only after the payload's length has been checked.
+
+        Args:
+            out: rows [count, L, 2, Hkv, D] to use again, at the receiver's dtype and device; fresh ones by default.
+        """
+        if self.header is None:
+            raise PayloadError("no header has arrived; feed the first chunk before reserve")
+        header = self.header
+        shape = (header.count, header.layers, 2, header.kv_heads, header.head_dim)
+        dtype = self._out_dtype(header)
+        if out is not None and (out.shape, out.dtype, out.device) != (shape, dtype, self._device):
+            raise PayloadError(f"out is {out.dtype} {tuple(out.shape)} on {out.device}, not {dtype} {shape}; resize it")
+        self._rows = torch.empty(shape, dtype=dtype, device=self._device) if out is None else out
+
+    def _gathered(self, header: Header) -> torch.Tensor:
+        if not header.count:
+            shape = (0, header.layers, 2, header.kv_heads, header.head_dim)
+            return torch.empty(shape, dtype=self._out_dtype(header), device=self._device)
+        return torch.stack(self._layers, dim=1)
+
+    def _out_dtype(self, header: Header) -> torch.dtype:
+        return self._dtype or (WIRE_DTYPES[header.dtype] if header.bits >= 16 else torch.float32)
+
+    def _read_layer(self, body: memoryview, header: Header) -> torch.Tensor:
+        """One layer [count, 2, Hkv, D] at the receiver's dtype, checked to be finite."""
+        if len(body) != _body_size(header, 1):
+            raise PayloadError(f"a layer has {len(body)} bytes not {_body_size(header, 1)}; encode the cache again")
+        wire, wanted = WIRE_DTYPES[header.dtype], self._out_dtype(header)
+        if header.bits >= 16 and not all_finite(body, header.dtype):
+            raise PayloadError("a layer holds NaN or infinity; encode the cache again")
+        shape = (header.count, 2, header.kv_heads, header.head_dim)
+        place = None if self._rows is None else self._rows[:, len(self._layers)]
+        if header.bits >= 16 and wire == wanted and self._device.type == "cpu":
+            place = torch.empty(shape, dtype=wire) if place is None else place
+            # Integers, because numpy has no bfloat16; torch would warn that the payload cannot be written to.
+            numbers = place.view(_INTEGERS[wire]).numpy()
+            numbers[:] = np.frombuffer(body, numbers.dtype).reshape(shape)
+            return place
+        raw = torch.empty(len(body), dtype=torch.uint8)
+        raw.numpy()[:] = np.frombuffer(body, np.uint8)
+        raw = raw.to(self._device)
+        if header.bits >= 16:
+            layer = raw.view(wire).view(shape).to(wanted)
+        else:
+            layer = quantise.decode_layer(raw, header.count, header.kv_heads, header.head_dim, header.bits).to(wanted)
+        if (header.bits < 16 or wire != wanted) and not bool(layer.isfinite().all()):
+            raise PayloadError(f"a layer holds NaN or infinity as {wanted}; encode the cache again")
+        return layer if place is None else place.copy_(layer)
+
+
+def unpack(
+    blob: Buffer,
+    expected: Expected,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    out: torch.Tensor | None = None,
+) -> tuple[Header, np.ndarray, torch.Tensor]:
+    """Decode a payload that came in one piece; see `Decoder` for the arguments, and `Decoder.reserve` for `out`.
 
     Returns:
-        The header, positions int32 [count], and rows [count, L, 2, Hkv, D] on the CPU: at the wire dtype for 16 and
-        32 bits, float32 otherwise.
+        The header, positions int32 [count], and rows [count, L, 2, Hkv, D].
 
     Raises:
         PayloadError: truncated, altered, of another version, model or tokenizer, or inconsistent in itself.
     """
-    if len(blob) < _PREAMBLE.size + _CHECKSUM_BYTES:
-        raise PayloadError(f"a payload of {len(blob)} bytes is too short for its header; send it again")
-    magic, version, size = _PREAMBLE.unpack_from(blob)
-    if magic != MAGIC:
-        raise PayloadError(f"magic {magic!r} is not {MAGIC!r}; this is not a KV payload")
-    if version != VERSION:
-        raise PayloadError(f"payload version {version} is not {VERSION}; use the same kvroam on both sides")
-    if hashlib.sha256(memoryview(blob)[:-_CHECKSUM_BYTES]).digest() != blob[-_CHECKSUM_BYTES:]:
-        raise PayloadError("checksum does not match, the payload was truncated or altered; send it again")
-    end = _PREAMBLE.size + size
-    if end > len(blob) - _CHECKSUM_BYTES:
-        raise PayloadError(f"header length {size} exceeds the payload of {len(blob)} bytes; send it again")
-    header = _read_header(blob[_PREAMBLE.size : end])
-    _check_header(header, expected)
-    tensors = _read_body(blob[end:-_CHECKSUM_BYTES], header)
-    positions = tensors["pos"].numpy()
-    in_range = positions.size == 0 or (header.prefix <= positions[0] and positions[-1] < header.n_ctx)
-    if not in_range or (np.diff(positions) <= 0).any():
+    decoder = Decoder(expected, dtype, device)
+    header = feed_header(decoder, blob)
+    return header, decoder.positions, feed_layers(decoder, blob, out)
+
+
+def feed_header(decoder: Decoder, blob: Buffer) -> Header:
+    """Feed the header of a payload in one piece, and compare the payload's length with it.
+
+    Raises:
+        PayloadError: as `unpack`.
+    """
+    view = memoryview(blob)
+    decoder.feed(view[: chunk_end(view, 0)])
+    header = decoder.header
+    assert header is not None
+    if len(view) != payload_bytes(header):
         raise PayloadError(
-            f"positions are not strictly increasing within [{header.prefix}, {header.n_ctx}); encode the cache again"
+            f"the payload has {len(view)} bytes, its header implies {payload_bytes(header)}; it was truncated, or "
+            "holds something else, send it again"
         )
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise PayloadError(f"tensor {name!r} holds NaN or infinity; encode the cache again")
-    return header, positions, _rows(header, tensors)
+    return header
 
 
-def _rows(header: Header, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    if header.bits >= 16:
-        return tensors["kv"]
-    shape = (header.count, header.layers, header.kv_heads, header.head_dim)
-    if not header.count:
-        return torch.zeros(0, header.layers, 2, header.kv_heads, header.head_dim)
-    keys, values = read_keys(tensors, shape, header.bits), read_values(tensors, shape, header.bits)
-    return torch.stack([keys, values], dim=2)
+def feed_layers(decoder: Decoder, blob: Buffer, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The rows [count, L, 2, Hkv, D] of a payload in one piece whose header has been fed by `feed_header`."""
+    decoder.reserve(out)
+    for chunk in split(blob)[1:]:
+        decoder.feed(chunk)
+    return decoder.finish()
 
 
-def _read_header(text: bytes) -> Header:
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError("the header is not JSON; encode the cache again") from error
-    names = {field.name: field.type for field in fields(Header)}
-    if not isinstance(raw, dict) or raw.keys() != names.keys():
-        got = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
-        raise PayloadError(f"header fields are {got}, expected {sorted(names)}; encode the cache again")
-    for name, kind in names.items():
-        accepted = (int, float) if kind is float else kind
-        if not isinstance(raw[name], accepted) or isinstance(raw[name], bool):  # type: ignore[arg-type]
-            raise PayloadError(f"header field {name} = {raw[name]!r} is not {kind}; encode the cache again")
-    return Header(**raw)
-
-
-def _check_header(header: Header, expected: Expected) -> None:
-    for name in ("model", "tokenizer"):
-        theirs, ours = getattr(header, name), getattr(expected, name)
-        if theirs != ours:
-            raise PayloadError(f"payload of {name} {theirs[:12]!r}, this side runs {ours[:12]!r}; use the same {name}")
-    for name in ("layers", "kv_heads", "head_dim"):
-        if getattr(header, name) != getattr(expected, name):
-            theirs, ours = getattr(header, name), getattr(expected, name)
-            raise PayloadError(f"payload has {name} = {theirs}, this model has {ours}; use the same model")
-    if header.bits not in BIT_WIDTHS or header.dtype not in _WIRE_DTYPES:
-        raise PayloadError(f"{header.bits} bits of {header.dtype} are unknown; use one of {BIT_WIDTHS}")
-    if header.bits >= 16 and torch.finfo(_WIRE_DTYPES[header.dtype]).bits != header.bits:
-        raise PayloadError(f"dtype {header.dtype} does not have {header.bits} bits; encode the cache again")
-    if header.prefix + header.count < 1:
-        raise PayloadError("the payload holds no tokens and no prefix; encode the cache again")
-    if not 0 <= header.prefix <= header.n_ctx or not 0 <= header.count <= header.n_ctx - header.prefix:
-        raise PayloadError(
-            f"{header.count} tokens do not fit between prefix {header.prefix} and n_ctx {header.n_ctx}; "
-            "encode the cache again"
-        )
-
-
-def _read_body(body: bytes, header: Header) -> dict[str, torch.Tensor]:
-    """Compare the safetensors table with what the header implies, then build the tensors."""
-    try:
-        size = struct.unpack_from("<Q", body)[0]
-        table = json.loads(body[8 : 8 + size])
-        found = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in table.items()}
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise PayloadError("the tensor table cannot be read; encode the cache again") from error
-    wanted = _expected_tensors(header)
-    if found != wanted:
-        raise PayloadError(f"the payload holds tensors {found}, its header implies {wanted}; encode the cache again")
-    try:
-        return safetensors.torch.load(body)
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise PayloadError(f"the tensors cannot be read ({error}); encode the cache again") from error
-
-
-def _expected_tensors(header: Header) -> dict[str, tuple[str, tuple[int, ...]]]:
-    shape = (header.count, header.layers, header.kv_heads, header.head_dim)
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {"pos": ("I32", (header.count,))}
-    if header.bits >= 16:
-        row = (header.count, header.layers, 2, header.kv_heads, header.head_dim)
-        return wanted | {"kv": (_SAFE_NAMES[_WIRE_DTYPES[header.dtype]], row)}
-    if header.count:
-        wanted |= {k: (_SAFE_NAMES[d], s) for k, (d, s) in quantised_shapes(shape, header.bits).items()}
-    return wanted
+def payload_bytes(header: Header) -> int:
+    """Bytes of a payload in one piece."""
+    size = chunk_size(_body_size(header, 0))
+    return size + header.layers * chunk_size(_body_size(header, 1)) if header.count else size
 
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, bits: int) -> float:
@@ -204,5 +264,98 @@ def bytes_per_token(layers: int, kv_heads: int, head_dim: int, bits: int) -> flo
     numbers = layers * 2 * kv_heads * head_dim
     if bits >= 16:
         return numbers * bits / 8 + 4
-    scales = layers * kv_heads * 4 * (1 + head_dim / GROUP)
+    scales = layers * kv_heads * 4 * (1 + head_dim / quantise.GROUP)
     return numbers * bits / 8 + scales + 4
+
+
+def _fill(
+    view: memoryview,
+    header: Header,
+    positions: np.ndarray,
+    kv: torch.Tensor,
+    rows: torch.Tensor | None,
+    index: int,
+    last: int,
+) -> int:
+    """Write chunk `index` to `view`, whatever was there before; returns its checksum."""
+    size = _body_size(header, index)
+    body = body_of(view, size)
+    if index:
+        _fill_layer(body, header, kv[:, index - 1], rows)
+    else:
+        text = write_text(header)
+        _TEXT.pack_into(body, 0, len(text))
+        end = _text_end(len(text))
+        body[_TEXT.size : end] = text.ljust(end - _TEXT.size, b"\0")
+        where = np.ascontiguousarray(positions, dtype="<i4")
+        body[end:] = where.tobytes()
+    return seal(view, index, size, last)
+
+
+def _fill_layer(body: memoryview, header: Header, layer: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """Write rows of one layer [n, 2, Hkv, D] to a body of their exact size."""
+    out = torch.frombuffer(body, dtype=torch.uint8)
+    dtype = WIRE_DTYPES[header.dtype]
+    if header.bits < 16:
+        layer = layer if rows is None else layer.index_select(0, rows)
+        parts = quantise.encode_layer(layer, header.bits)
+        # One number that float16 cannot hold makes its scale, its zero or the top of its range infinite.
+        scales = [part.float() for part in parts[:4]]
+        top = 2**header.bits - 1
+        ranges = [scales[1] + top * scales[0], scales[3] + top * scales[2]]
+        finite = all(bool(x.half().isfinite().all()) for x in (*scales, *ranges))
+        out.copy_(torch.cat([part.reshape(-1).view(torch.uint8) for part in parts]))
+    else:
+        target = out.view(dtype).view(header.count, 2, header.kv_heads, header.head_dim)
+        if layer.dtype != dtype or layer.device != target.device:
+            target.copy_(layer if rows is None else layer.index_select(0, rows))
+        elif rows is not None:
+            torch.index_select(layer, 0, rows, out=target)
+        else:
+            # numpy copies rows that do not touch each other several times faster than torch.
+            np.copyto(target.view(_INTEGERS[dtype]).numpy(), layer.view(_INTEGERS[dtype]).numpy())
+        finite = all_finite(body, header.dtype)
+    if not finite:
+        raise PayloadError(
+            f"the cache holds NaN, infinity or numbers that {header.bits} bits cannot represent; send it with "
+            "bits = 32, or rebuild it from token ids"
+        )
+
+
+def _read_header(body: memoryview, expected: Expected) -> tuple[Header, np.ndarray]:
+    """The header and the positions int32 [count], all checked."""
+    size = _TEXT.unpack_from(body)[0] if len(body) >= _TEXT.size else MAX_TEXT_BYTES + 1
+    end = _text_end(size)
+    if size > MAX_TEXT_BYTES or end > len(body) or any(body[_TEXT.size + size : end]):
+        raise PayloadError(f"a header of {len(body)} bytes cannot hold {size} of text; encode the cache again")
+    header = read_text(bytes(body[_TEXT.size : _TEXT.size + size]))
+    check(header, expected)
+    if len(body) - end != 4 * math.prod(header.places):
+        raise PayloadError(f"{len(body) - end} bytes of positions for {header.count} tokens; encode the cache again")
+    positions = np.frombuffer(body[end:], "<i4").astype(np.int32).reshape(header.places)
+    present = positions != -1 if header.scope == "head" else np.ones(1, bool)
+    before = np.maximum.accumulate(positions, axis=0)[:-1]
+    wrong = (positions < header.prefix) | (positions >= header.n_ctx)
+    wrong[1:] |= positions[1:] <= before
+    if (wrong & present).any():
+        raise PayloadError(
+            f"positions are not strictly increasing within [{header.prefix}, {header.n_ctx}); encode the cache again"
+        )
+    return header, positions
+
+
+def _chunks(header: Header) -> int:
+    return 1 + header.layers if header.count else 1
+
+
+def _body_size(header: Header, index: int) -> int:
+    if not index:
+        return _text_end(len(write_text(header))) + 4 * math.prod(header.places)
+    if header.bits >= 16:
+        return header.count * 2 * header.kv_heads * header.head_dim * header.bits // 8
+    return quantise.layer_bytes(header.count, header.kv_heads, header.head_dim, header.bits)
+
+
+def _text_end(size: int) -> int:
+    """Where the positions begin in the body of a header whose text has `size` bytes."""
+    return _TEXT.size + size + -(_TEXT.size + size) % 8

@@ -11,9 +11,7 @@ import torch
 
 from ..errors import ModelError
 from .attention import Tap, install, slab_cache
-
-# Rotary variants whose angles depend on the length of the sequence make old keys wrong when the cache grows.
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+from .suitability import refuse_unsuitable
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class LanguageModel:
         self.model = model.eval()
         config = model.config.get_text_config(decoder=True)
         name = type(model).__name__
-        _refuse_unsuitable(name, config)
+        refuse_unsuitable(name, model, config)
         self.base = model.base_model
         head = model.get_output_embeddings()
         if head is None:
@@ -74,12 +72,21 @@ class LanguageModel:
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
         )
         self.vocab = int(config.vocab_size)
-        self.max_tokens = int(config.max_position_embeddings)
+        self.max_tokens = int(getattr(config, "max_position_embeddings", 0))
+        if self.max_tokens < 1:
+            raise ModelError(
+                f"{name} does not say its longest context; set max_position_embeddings in its configuration"
+            )
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.cache_dtype = cache_dtype
         self.fingerprint = fingerprint(model)
-        self.scaling = self._probe(name)
+        before = model.config._attn_implementation
+        try:
+            self.scaling, self.attention_modules = self._probe(name)
+        except ModelError:
+            model.set_attn_implementation(before)
+            raise
 
     @torch.inference_mode()
     def prefill(self, scripts: Sequence[np.ndarray]) -> Block:
@@ -91,13 +98,20 @@ class LanguageModel:
         return self._run(tokens, positions, None, slab, 0)
 
     @torch.inference_mode()
-    def extend(self, caches: Sequence[torch.Tensor], starts: Sequence[int], tokens: Sequence[np.ndarray]) -> Block:
+    def extend(
+        self,
+        caches: Sequence[torch.Tensor],
+        starts: Sequence[int],
+        tokens: Sequence[np.ndarray],
+        empty: Sequence[np.ndarray | None] | None = None,
+    ) -> Block:
         """Feed each sequence its next tokens on its own, possibly pruned, cache, in one ragged pass.
 
         Args:
             caches: [n_b, L, 2, Hkv, D] each, rows in order of position, at the cache dtype.
             starts: script position of the first new token, at least n_b [tokens].
             tokens: int [t_b] each, t_b >= 1.
+            empty: bool [n_b, L, Hkv] each, rows that a head does not hold; None where every head holds every row.
         """
         ids = self._padded(tokens)
         batch, steps = ids.shape
@@ -113,7 +127,9 @@ class LanguageModel:
         visible[:, 0, :, width:] = np.tri(steps, dtype=bool)
         positions = torch.from_numpy(np.asarray(starts)[:, None] + np.arange(steps)).to(self.device)
         mask = torch.from_numpy(visible).to(self.device)
-        return self._run(ids, positions, mask, slab, width)
+        tap = Tap()
+        tap.empty = self._empty_rows(empty, slab)
+        return self._run(ids, positions, mask, slab, width, tap)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -141,6 +157,17 @@ class LanguageModel:
         )
         return Block(slab[:, start:], tap.stacked(), output.last_hidden_state)
 
+    def _empty_rows(self, empty: Sequence[np.ndarray | None] | None, slab: torch.Tensor) -> torch.Tensor | None:
+        """Which rows of a slab [B, N, ...] heads do not hold, bool [B, L, Hkv, N]; None where all hold all."""
+        if empty is None or all(rows is None for rows in empty):
+            return None
+        batch, columns, layers, _, kv_heads, _ = slab.shape
+        missing = np.zeros((batch, layers, kv_heads, columns), dtype=bool)
+        for out, rows in zip(missing, empty, strict=True):
+            if rows is not None:
+                out[..., : len(rows)] = rows.transpose(1, 2, 0)
+        return torch.from_numpy(missing).to(slab.device)
+
     def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
         """Token ids int64 [B, T], padded with 0 at the right."""
         ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
@@ -149,8 +176,12 @@ class LanguageModel:
         return torch.from_numpy(ids).to(self.device)
 
     @torch.inference_mode()
-    def _probe(self, name: str) -> float:
-        """Check on eight tokens that our attention and head reproduce the model's own logits; return the scaling."""
+    def _probe(self, name: str) -> tuple[float, list[Any]]:
+        """Check on eight tokens that our attention and head reproduce the model's own logits.
+
+        Returns:
+            The scaling of the dot product, and the attention module of each layer.
+        """
         ids = torch.arange(8, device=self.device)[None] % self.vocab
         expected = self.model(input_ids=ids, use_cache=False).logits.float()
         install(self.model)
@@ -159,7 +190,8 @@ class LanguageModel:
         try:
             block = self._run(ids, torch.arange(8, device=self.device)[None], None, slab, 0, tap, self.dtype)
         except (TypeError, KeyError, RuntimeError, AttributeError) as error:
-            raise ModelError(f"{name} does not run on kvroam's cache ({error}); use a Llama-like model") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{name} does not run on kvroam's cache ({reason}); use a Llama-like model") from error
         scalings = set(tap.scaling.values())
         if len(tap.scaling) != self.geometry.layers or len(scalings) != 1:
             raise ModelError(
@@ -172,7 +204,7 @@ class LanguageModel:
                 f"{name}: logits differ by {error_size:.3g} (limit {limit:.3g}) when recomputed from its cache; its "
                 "attention or head does more than a Llama's, use a Llama-like model"
             )
-        return scalings.pop()
+        return scalings.pop(), [tap.modules[i] for i in sorted(tap.modules)]
 
 
 def fingerprint(model: Any) -> str:
@@ -185,21 +217,3 @@ def fingerprint(model: Any) -> str:
     config = model.config.get_text_config(decoder=True)
     digest.update(repr(sorted((getattr(config, "rope_parameters", None) or {}).items(), key=str)).encode())
     return digest.hexdigest()[:32]
-
-
-def _refuse_unsuitable(name: str, config: object) -> None:
-    """Raise ModelError for models whose attention is not full attention over rotary keys."""
-    odd = {kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"}
-    sliding = getattr(config, "sliding_window", None)
-    if odd or (sliding and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None)):
-        what = ", ".join(sorted(odd)) or f"sliding_window = {sliding}"
-        raise ModelError(
-            f"{name} has {what} layers, which mask by stored index and not by position, so pruning them is wrong; "
-            "use a model with full attention in every layer"
-        )
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    if not rope and not getattr(config, "rope_theta", None):
-        raise ModelError(f"{name} has no rotary positions, so pruned tokens cannot keep theirs; use a model with RoPE")
-    kind = (rope or {}).get("rope_type", "default")
-    if kind in _LENGTH_DEPENDENT_ROPE:
-        raise ModelError(f"{name} uses {kind!r} RoPE, whose angles change with the length; use a fixed RoPE scaling")

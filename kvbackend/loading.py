@@ -5,15 +5,22 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 
 
 def load_network(name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """A causal language model on `device` and its tokenizer.
 
     Raises:
-        ModelError: it is absent or damaged.
+        ConfigError: torch does not have this device.
+        ModelError: the model is absent or damaged.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device {device!r} cannot be used by this torch; give 'cpu', or 'cuda' where there is a GPU"
+        ) from error
     if name == "embedded":
         from .embedded.model import load_model
 
@@ -34,6 +41,6 @@ def _from_hub(name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
         return model.to(device), AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {name!r} cannot be loaded ({reason}); give 'embedded', a name or a folder") from error

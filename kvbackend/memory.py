@@ -1,6 +1,10 @@
 """A bound on the memory of references and sessions: unused references go first, open sessions are never dropped."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 from ..errors import ConfigError
 from .reference import Reference
@@ -78,11 +82,27 @@ class Ledger:
                 self.used -= reference.nbytes
 
 
+@contextmanager
+def allocating(what: str) -> Iterator[None]:
+    """Turn the machine's own lack of memory into an error that the user can mend.
+
+    Raises:
+        ConfigError: there was not enough memory for `what`.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(f"no memory for {what}; close sessions or lower memory_bytes, then try again") from error
+
+
 class Lease:
     """What one session holds; given back by `release`, at the latest when the session is garbage collected."""
 
     def __init__(self, ledger: Ledger, reference: Reference) -> None:
-        self._ledger, self._reference, self._own = ledger, None, 0  # type: Ledger, Reference | None, int
+        self._ledger, self._own = ledger, 0
+        self._reference: Reference | None = None  # stays None if the ledger refuses
         ledger.hold(reference)
         self._reference = reference
 

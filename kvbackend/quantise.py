@@ -1,4 +1,4 @@
-"""Asymmetric quantisation of cached keys and values to 8 or 4 bits.
+"""Asymmetric quantisation of one layer's cached keys and values to 8, 4 or 2 bits.
 
 Keys have outlier channels, so they share a scale per channel over a group of tokens; values are scaled per token.
 
@@ -10,50 +10,43 @@ import torch.nn.functional as F
 
 GROUP = 32  # [tokens] that share a key scale
 
-Shape = tuple[int, int, int, int]  # tokens, layers, KV heads, head dimension
 
+def encode_layer(layer: torch.Tensor, bits: int) -> list[torch.Tensor]:
+    """Quantise one layer [K, 2, Hkv, D], K >= 1.
 
-def write_keys(keys: torch.Tensor, bits: int) -> dict[str, torch.Tensor]:
-    """Quantise float32 keys [K, L, Hkv, D] per channel in groups of 32 tokens: "k" codes, "ks" scales, "kz" zeros."""
+    Returns:
+        Key scales and zeros float16 [G, Hkv, D], value scales and zeros float16 [K, Hkv], key and value codes uint8
+        [ceil(K * Hkv * D * bits / 8)]; on the device of `layer`. Numbers beyond float16 make infinite scales.
+    """
+    keys, values = layer[:, 0].float(), layer[:, 1].float()
     # The last group repeats its last token: the range stays the same, and the surplus codes are not sent.
-    grouped = _grouped(keys)
-    codes, scale, zero = _quantise(grouped, 1, bits)
-    return {"k": _nibbles(codes.flatten(0, 1)[: len(keys)], bits), "ks": scale[:, 0], "kz": zero[:, 0]}
+    key_codes, key_scale, key_zero = _quantise(_grouped(keys), 1, bits)
+    value_codes, value_scale, value_zero = _quantise(values, 2, bits)
+    codes = [_packed(key_codes.flatten(0, 1)[: len(keys)], bits), _packed(value_codes, bits)]
+    return [key_scale[:, 0], key_zero[:, 0], value_scale[..., 0], value_zero[..., 0], *codes]
 
 
-def write_values(values: torch.Tensor, bits: int) -> dict[str, torch.Tensor]:
-    """Quantise float32 values [K, L, Hkv, D] per token, layer and head: "v" codes, "vs" scales, "vz" zeros."""
-    codes, scale, zero = _quantise(values, 3, bits)
-    return {"v": _nibbles(codes, bits), "vs": scale[..., 0], "vz": zero[..., 0]}
+def decode_layer(raw: torch.Tensor, count: int, heads: int, dim: int, bits: int) -> torch.Tensor:
+    """Float32 [K, 2, Hkv, D] from the bytes of what `encode_layer` returned, uint8 [layer_bytes]."""
+    halves = [-(-count // GROUP) * heads * dim] * 2 + [count * heads] * 2
+    split = raw.split([2 * n for n in halves] + [_code_bytes(count * heads * dim, bits)] * 2)
+    scales = [part.view(torch.float16).float() for part in split[:4]]
+    out = torch.empty(count, 2, heads, dim, device=raw.device)
+    key_scale, key_zero = (s.view(-1, heads, dim).repeat_interleave(GROUP, 0)[:count] for s in scales[:2])
+    value_scale, value_zero = (s.view(count, heads, 1) for s in scales[2:])
+    torch.addcmul(key_zero, _unpacked(split[4], (count, heads, dim), bits), key_scale, out=out[:, 0])
+    torch.addcmul(value_zero, _unpacked(split[5], (count, heads, dim), bits), value_scale, out=out[:, 1])
+    return out
 
 
-def read_keys(tensors: dict[str, torch.Tensor], shape: Shape, bits: int) -> torch.Tensor:
-    """Keys float32 [K, L, Hkv, D] from what `write_keys` made."""
-    codes = _bytes(tensors["k"], shape, bits)
-    spread = [tensors[name].float().repeat_interleave(GROUP, 0)[: shape[0]] for name in ("ks", "kz")]
-    return codes * spread[0] + spread[1]
+def layer_bytes(count: int, heads: int, dim: int, bits: int) -> int:
+    """Bytes of one quantised layer of `count` tokens, scales and zeros included."""
+    scales = 4 * (-(-count // GROUP) * heads * dim + count * heads)
+    return scales + 2 * _code_bytes(count * heads * dim, bits)
 
 
-def read_values(tensors: dict[str, torch.Tensor], shape: Shape, bits: int) -> torch.Tensor:
-    """Values float32 [K, L, Hkv, D] from what `write_values` made."""
-    codes = _bytes(tensors["v"], shape, bits)
-    return codes * tensors["vs"].float()[..., None] + tensors["vz"].float()[..., None]
-
-
-def quantised_shapes(shape: Shape, bits: int) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Names, dtypes and shapes of the tensors that a cache of this shape becomes."""
-    count, layers, heads, dim = shape
-    numbers = count * layers * heads * dim
-    packed = (numbers if bits == 8 else (numbers + 1) // 2,)
-    group, half = (-(-count // GROUP), layers, heads, dim), torch.float16
-    return {
-        "k": (torch.uint8, packed),
-        "ks": (half, group),
-        "kz": (half, group),
-        "v": (torch.uint8, packed),
-        "vs": (half, (count, layers, heads)),
-        "vz": (half, (count, layers, heads)),
-    }
+def _code_bytes(numbers: int, bits: int) -> int:
+    return -(-numbers * bits // 8)
 
 
 def _grouped(keys: torch.Tensor) -> torch.Tensor:
@@ -70,22 +63,27 @@ def _quantise(x: torch.Tensor, axis: int, bits: int) -> tuple[torch.Tensor, torc
     top = 2**bits - 1
     scale, zero = ((high - low) / top).half(), low.half()
     step = scale.float()
-    codes = ((x - zero.float()) / torch.where(step > 0, step, 1.0)).round_().clamp_(0, top)
-    return codes.to(torch.uint8), scale.contiguous(), zero.contiguous()
+    codes = (x - zero.float()).div_(torch.where(step > 0, step, 1.0)).round_().clamp_(0, top)
+    return codes.to(torch.uint8), scale, zero
 
 
-def _nibbles(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Flat uint8: one code per byte at 8 bits, two at 4 (even index in the low half)."""
+def _packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Flat uint8: 8 / bits codes per byte; the first part of the codes in the lowest bits, the second next to it."""
     flat = codes.reshape(-1)
     if bits == 8:
-        return flat.contiguous()
-    if len(flat) % 2:
-        flat = F.pad(flat, (0, 1))
-    return flat[0::2] | (flat[1::2] << 4)
+        return flat
+    per_byte = 8 // bits
+    parts = F.pad(flat, (0, -len(flat) % per_byte)).view(per_byte, -1)
+    packed = parts[0].clone()
+    for i in range(1, per_byte):
+        packed |= parts[i] << (i * bits)
+    return packed
 
 
-def _bytes(packed: torch.Tensor, shape: Shape, bits: int) -> torch.Tensor:
-    """Codes as float32 [K, L, Hkv, D]."""
-    if bits == 4:
-        packed = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)[: shape[0] * shape[1] * shape[2] * shape[3]]
-    return packed.reshape(shape).float()
+def _unpacked(packed: torch.Tensor, shape: tuple[int, int, int], bits: int) -> torch.Tensor:
+    """Codes as float32 of this shape; the inverse of `_packed`."""
+    if bits == 8:
+        return packed.view(shape).float()
+    mask, numbers = 2**bits - 1, shape[0] * shape[1] * shape[2]
+    parts = torch.stack([(packed >> shift) & mask for shift in range(0, 8, bits)])
+    return parts.view(-1)[:numbers].view(shape).float()

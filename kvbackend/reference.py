@@ -74,6 +74,8 @@ def check_script(
         marks.append(None if array is None else np.ascontiguousarray(array, dtype=kind))
     if marks[0] is not None and (marks[0].min() < 0 or marks[0].max() > 2):
         raise ConfigError(f"answer holds marks {marks[0].min()}..{marks[0].max()}; use 0 none, 1 hot, 2 cold")
+    if marks[0] is not None and marks[1] is not None and bool(((marks[0] > 0) & (marks[1] < 0)).any()):
+        raise ConfigError("some answer tokens have query = -1; number each answer from 0, or leave query out")
     return np.ascontiguousarray(ids, dtype=np.int32), marks[0], marks[1]
 
 

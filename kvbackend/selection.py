@@ -62,6 +62,36 @@ def select_rows(
     return np.concatenate([inside[np.sort(order)], later])
 
 
+def select_slots(
+    scores: np.ndarray,
+    positions: np.ndarray,
+    start: int,
+    stop: int,
+    keep: float,
+    sinks: int,
+    recent: int,
+) -> np.ndarray:
+    """`select_rows` for every layer and KV head on its own, with the same budget for each.
+
+    Args:
+        scores: float [L, Hkv, n].
+        positions: int [n, L, Hkv], ascending in each column, -1 where a head holds nothing.
+
+    Returns:
+        int64 [k, L, Hkv], row indices ascending in each column, then -1 for heads that hold fewer than the longest.
+    """
+    columns = []
+    for layer, head in np.ndindex(scores.shape[:2]):
+        where = positions[:, layer, head]
+        held = np.flatnonzero(where >= 0)
+        chosen = select_rows(scores[layer, head, held], where[held], start, stop, keep, sinks, recent)
+        columns.append(held[chosen])
+    slots = np.full((max(map(len, columns)), len(columns)), -1, dtype=np.int64)
+    for column, chosen in enumerate(columns):
+        slots[: len(chosen), column] = chosen
+    return slots.reshape(-1, *scores.shape[:2])
+
+
 def _newest_first(rank: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Guard rank [n] whose recent rows (rank 1) are ordered by position, so that a tight budget keeps the newest."""
     return rank + np.where(rank == 1.0, where / (where[-1] + 1.0) * 0.5, 0.0)
@@ -83,7 +113,7 @@ def extract_top_k_kv_cache(
         with k = max(1, floor(tokens * compression_ratio)).
 
     Raises:
-        ConfigError: the shapes disagree, or the ratio is outside (0, 1].
+        ConfigError: the shapes disagree, there are no tokens, weights are NaN, or the ratio is outside (0, 1].
 
     Source: ChaoHu, clawRxiv 2604.01548: saliency I(t) is the attention on t summed over heads, averaged over layers.
     """
@@ -102,6 +132,9 @@ def extract_top_k_kv_cache(
             f"attention_weights has shape {tuple(attention_weights.shape)}, the cache has {layers} layers, batch "
             f"{batch} and {tokens} tokens; give [layers, batch, heads, queries, tokens]"
         )
+    if not tokens or bool(weights.isnan().any()):
+        what = "attention_weights hold NaN" if tokens else "the cache holds no tokens"
+        raise ConfigError(f"{what}, so none can be chosen; give the weights of a finished prefill")
     # The small term undoes binary fractions: int(10 * 0.7) is 7, but int(100 * 0.29) is 28.
     count = max(1, int(tokens * compression_ratio + 1e-9))
     saliency = weights.sum(2).mean(0).float().cpu().numpy()

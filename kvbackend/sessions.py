@@ -1,6 +1,7 @@
 """One session: a position in a script, and either the whole cache or the degraded one that handovers left."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ import torch
 from ..errors import ConfigError
 from .memory import Lease
 from .reference import Reference
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
 
 _SPARE_TOKENS = 64
 
@@ -17,7 +21,7 @@ class Rows:
 
     Args:
         kv: [n, L, 2, Hkv, D], copied.
-        positions: int [n], strictly increasing.
+        positions: int [n], strictly increasing; or [n, L, Hkv], -1 for none, where heads hold different tokens.
         own_start: script position from which queries were computed on this degraded cache.
         queries: [m, L, H, D] of positions own_start.. own_start + m - 1.
     """
@@ -25,7 +29,7 @@ class Rows:
     def __init__(self, kv: torch.Tensor, positions: np.ndarray, own_start: int, queries: torch.Tensor) -> None:
         self.count, self.own_start, self.own = 0, own_start, 0
         self._kv = kv.new_empty(len(kv) + _SPARE_TOKENS, *kv.shape[1:])
-        self._positions = np.empty(len(self._kv), dtype=np.int32)
+        self._positions = np.empty((len(self._kv), *positions.shape[1:]), dtype=np.int32)
         self._queries = queries.new_empty(len(queries) + _SPARE_TOKENS, *queries.shape[1:])
         self._kv[: len(kv)], self._positions[: len(kv)], self._queries[: len(queries)] = kv, positions, queries
         self.count, self.own = len(kv), len(queries)
@@ -37,7 +41,7 @@ class Rows:
 
     @property
     def positions(self) -> np.ndarray:
-        """Their script positions int32 [count]."""
+        """Their script positions int32 [count], or [count, L, Hkv] with -1 for none."""
         return self._positions[: self.count]
 
     @property
@@ -56,13 +60,13 @@ class Rows:
         enlarged = count > len(self._kv) or own > len(self._queries)
         if count > len(self._kv):
             self._kv = _enlarged(self._kv, self.count, count)
-            fresh = np.empty(len(self._kv), dtype=np.int32)
+            fresh = np.empty((len(self._kv), *self._positions.shape[1:]), dtype=np.int32)
             fresh[: self.count] = self.positions
             self._positions = fresh
         if own > len(self._queries):
             self._queries = _enlarged(self._queries, self.own, own)
         self._kv[self.count : count] = kv
-        self._positions[self.count : count] = np.arange(start, start + len(kv))
+        self._positions[self.count : count].T[:] = np.arange(start, start + len(kv))
         self._queries[self.own : own] = queries
         self.count, self.own = count, own
         return enlarged
@@ -85,11 +89,13 @@ class Session:
         reference: the script and its whole cache.
         length: tokens fed so far, the position of the next one.
         failed: ids of answers in progress that already have a wrong token.
+        monitor: keeps the attention of the newest queries, where it has been asked for.
     """
 
     def __init__(self, reference: Reference, length: int, lease: Lease, rows: Rows | None = None) -> None:
         self.reference, self.length, self._lease = reference, length, lease
         self.failed: set[int] = set()
+        self.monitor: Monitor | None = None
         self.closed = False
         self._rows: Rows | None = None
         self.degrade(rows)
@@ -111,8 +117,17 @@ class Session:
 
     @property
     def positions(self) -> np.ndarray:
-        """Script positions int32 [kept] of the cached tokens."""
+        """Script positions int32 [kept] of the cached tokens.
+
+        Where heads hold different tokens, [kept, L, Hkv]: in each head's column ascending, -1 where it holds none.
+        """
         return np.arange(self.length, dtype=np.int32) if self._rows is None else self._rows.positions
+
+    @property
+    def empty(self) -> np.ndarray | None:
+        """Rows that a head does not hold, bool [kept, L, Hkv]; None where every head holds every row."""
+        where = self.positions
+        return where < 0 if where.ndim == 3 and where.min(initial=0) < 0 else None
 
     @property
     def remaining(self) -> int:
@@ -130,13 +145,18 @@ class Session:
     def degrade(self, rows: Rows | None) -> None:
         """Put a degraded cache in place; None makes the session whole."""
         self._rows = rows
-        self._lease.own(0 if rows is None else rows.nbytes)
+        self.account()
+
+    def account(self) -> None:
+        """Tell the ledger what the session holds beside its reference."""
+        rows = 0 if self._rows is None else self._rows.nbytes
+        self._lease.own(rows + (0 if self.monitor is None else self.monitor.nbytes))
 
     def grow(self, kv: torch.Tensor, queries: torch.Tensor) -> None:
         """Add the next tokens' rows and queries to a degraded cache and move past them."""
         assert self._rows is not None
         if self._rows.grow(kv, queries, self.length):
-            self._lease.own(self._rows.nbytes)
+            self.account()
         self.length += len(kv)
 
     def rebase(self, reference: Reference) -> None:
@@ -147,7 +167,7 @@ class Session:
     def close(self) -> None:
         """Give the memory back; the session cannot be used any more."""
         self.closed = True
-        self._rows = None
+        self._rows = self.monitor = None
         self._lease.release()
 
 

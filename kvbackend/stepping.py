@@ -56,7 +56,8 @@ def _feed_degraded(
 ) -> None:
     """One ragged forward pass: fill the entries `where` of `drift`, and grow the caches if `move`."""
     spans = [(s.reference, s.length, s.length + n) for s, n in zip(sessions, steps, strict=True)]
-    block = llm.extend([s.kv for s in sessions], [s.length for s in sessions], [r.tokens[a:b] for r, a, b in spans])
+    tokens = [r.tokens[a:b] for r, a, b in spans]
+    block = llm.extend([s.kv for s in sessions], [s.length for s in sessions], tokens, [s.empty for s in sessions])
     degraded = torch.cat([block.hidden[i, :n] for i, n in enumerate(steps)])
     full = torch.cat([r.hidden[a:b] for r, a, b in spans])
     targets = np.concatenate([_targets(r, a, b) for r, a, b in spans])

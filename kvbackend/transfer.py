@@ -1,16 +1,18 @@
 """The two halves of a handover: rank, select and encode at the source; decode and put together at the target."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..errors import ConfigError, PayloadError
-from . import codec
+from . import codec, headwise
+from .checksum import Buffer
 from .forward import LanguageModel
 from .reference import Reference
-from .saliency import SCORERS, View
+from .saliency import View, scorer
 from .selection import budget_tokens, select_rows
 from .sessions import Session
 from .settings import KVSettings, TransferPlan
@@ -21,13 +23,13 @@ class Arrival:
     """A cache as the target has it, the prefix that it rebuilt in front."""
 
     kv: torch.Tensor  # [kept, L, 2, Hkv, D] at the cache dtype
-    positions: np.ndarray  # int32 [kept], strictly increasing
+    positions: np.ndarray  # int32 [kept], strictly increasing; or [kept, L, Hkv], see `Session.positions`
     n_ctx: int  # position of the next token
     sent: int  # tokens that were in the payload
     whole: bool  # bitwise the whole cache
 
 
-def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Session, plan: TransferPlan) -> bytes:
+def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Session, plan: TransferPlan) -> bytearray:
     """Encode what a plan sends of a session's cache as it is now; the session is not changed.
 
     Args:
@@ -35,48 +37,59 @@ def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Sess
     """
     length, snapshot = session.length, snapshot_of(session, plan)
     prefix = min(plan.prefix_tokens, length)
-    kv, positions = session.kv, session.positions
-    chosen = choose(llm, settings, session, prefix, snapshot, plan.keep)
-    if len(chosen) != len(kv):
-        kv, positions = kv[torch.from_numpy(chosen).to(kv.device)], positions[chosen]
-    half = torch.bfloat16 if llm.cache_dtype == torch.bfloat16 else torch.float16
+    kv, positions, rows = session.kv, session.positions, None
+    if headwise.differs(settings, session, prefix, snapshot, plan.keep):
+        kv, positions = headwise.choose_slots(llm, settings, session, prefix, snapshot, plan.keep)
+    else:
+        chosen = choose(llm, settings, session, prefix, snapshot, plan.keep)
+        if len(chosen) != len(kv):
+            rows, positions = torch.from_numpy(chosen).to(kv.device), positions[chosen]
     header = codec.Header(
         model=llm.fingerprint,
         tokenizer=tokenizer,
         tokens=_digest(session.reference, length),
         n_ctx=length,
         prefix=prefix,
-        count=len(chosen),
+        count=len(positions),
         bits=plan.bits,
-        dtype=str(torch.float32 if plan.bits == 32 else half).removeprefix("torch."),
+        dtype=_wire_dtype(llm, plan),
         layers=llm.geometry.layers,
         kv_heads=llm.geometry.kv_heads,
         head_dim=llm.geometry.head_dim,
         keep=float(plan.keep),
         snapshot=snapshot,
+        scope="token" if positions.ndim == 1 else "head",
     )
-    return codec.pack(header, positions, kv)
+    return codec.pack(header, positions, kv, rows)
 
 
-def receive(llm: LanguageModel, tokenizer: str, blob: bytes, reference: Reference) -> Arrival:
+def receive(
+    llm: LanguageModel, tokenizer: str, blob: Buffer, reference: Reference, reserve: Callable[[int], None]
+) -> Arrival:
     """Decode a payload and put the prefix, which the target prefills from token ids, in front of it.
+
+    Args:
+        reserve: called with the number of tokens of the restored cache before it is allocated; may refuse.
 
     Raises:
         PayloadError: the payload is damaged, or of another model, tokenizer or script.
     """
     shape = llm.geometry
     expected = codec.Expected(llm.fingerprint, tokenizer, shape.layers, shape.kv_heads, shape.head_dim)
-    header, positions, kv = codec.unpack(blob, expected)
+    decoder = codec.Decoder(expected, llm.cache_dtype, reference.kv.device)
+    header = codec.feed_header(decoder, blob)
     n_ctx = header.n_ctx
     if n_ctx > len(reference) or header.tokens != _digest(reference, n_ctx):
         raise PayloadError(
             f"the payload's {n_ctx} tokens are not the first of this script of {len(reference)}; "
             "restore it with the script it was made from"
         )
-    kv = kv.to(device=reference.kv.device, dtype=llm.cache_dtype)
+    if header.prefix + header.count < n_ctx or header.bits < 16:  # else it may be whole and take no memory
+        reserve(header.prefix + header.count)
+    kv, positions = codec.feed_layers(decoder, blob), decoder.positions
     if header.prefix:
         kv = torch.cat([reference.kv[: header.prefix], kv])
-        positions = np.concatenate([np.arange(header.prefix, dtype=np.int32), positions])
+        positions = headwise.with_prefix(header.prefix, positions)
     # Positions are distinct, so as many rows as tokens means that none is missing.
     whole = len(kv) == n_ctx and torch.equal(kv, reference.kv[:n_ctx])
     return Arrival(kv, positions, n_ctx, header.count, whole)
@@ -107,8 +120,17 @@ def choose(
     # Ranking is the costly part, and needless when the budget covers what there is.
     if prefix < snapshot and inside > budget_tokens(keep, snapshot - prefix):
         view = View(session, snapshot, llm.scaling, settings)
-        scores[: len(view.positions)] = SCORERS[settings.scorer](view)
+        scores[: len(view.positions)] = scorer(settings.scorer, llm)(view)
     return select_rows(scores, positions, prefix, snapshot, keep, settings.sinks, settings.recent)
+
+
+def _wire_dtype(llm: LanguageModel, plan: TransferPlan) -> str:
+    """Numbers at 32 and 16 bits, and scales below, as the header names them."""
+    if plan.bits != 16:
+        return "float32" if plan.bits == 32 else "float16"
+    if plan.half == "served":
+        return "bfloat16" if llm.cache_dtype == torch.bfloat16 else "float16"
+    return plan.half
 
 
 def _digest(reference: Reference, length: int) -> str:

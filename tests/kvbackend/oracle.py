@@ -22,6 +22,29 @@ def masked_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]
     return out.logits[0].double().numpy()
 
 
+def headwise_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """As `masked_logits`, but each stage keeps positions [k, L, Hkv]: every layer and head has a mask of its own."""
+    size, heads, handles = len(tokens), model.config.num_attention_heads, []
+    for number, layer in enumerate(model.model.layers):
+        visible = np.tri(size, dtype=bool)[None].repeat(heads, 0)
+        for start, lists in stages:
+            for head in range(heads):
+                kept = lists[:, number, head * lists.shape[2] // heads]
+                visible[head, start:, :start] = np.isin(np.arange(start), kept)
+        mask = torch.zeros(1, heads, size, size).masked_fill(torch.from_numpy(~visible), torch.finfo(torch.float32).min)
+
+        def use(module, arguments, keywords, mask=mask):
+            return arguments, {**keywords, "attention_mask": mask}
+
+        handles.append(layer.self_attn.register_forward_pre_hook(use, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            return model(input_ids=torch.from_numpy(tokens)[None], use_cache=False).logits[0].double().numpy()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def kl(full: np.ndarray, degraded: np.ndarray) -> np.ndarray:
     """KL(full || degraded) per row [nats]."""
     p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (full, degraded))

@@ -117,3 +117,14 @@ def test_marks_of_appended_tokens_are_counted(model, oracle_model, tokens):
     session = backend.open(backend.reference(tokens[:100], marks), 99)
     drift = backend.append(session, [int(tokens[99]), best, 5], answer=[0, 2, 0])
     assert (drift.cold_hits[0], drift.cold_total[0], drift.hot_total[0]) == (1, 1, 0)
+
+
+def test_an_answer_cut_short_does_not_spoil_the_appended_one(exact, oracle_model, tokens):
+    answer, query = np.zeros(100, np.int8), np.full(100, -1, np.int16)
+    answer[97:], query[97:] = 1, 0
+    session = exact.open(exact.reference(tokens[:100], answer, query), 96)
+    exact.advance([session], [2])
+    assert session.failed == {0}
+    best = int(masked_logits(oracle_model, tokens[:99], [])[98].argmax())
+    drift = exact.append(session, [int(tokens[98]), best], answer=[0, 1], query=[-1, 0])
+    assert (drift.hot_hits[0], drift.hot_total[0]) == (1, 1)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.errors import ConfigError
+from kvroam.errors import ConfigError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan, extract_top_k_kv_cache
 from kvroam.kvbackend.saliency import View
 from kvroam.kvbackend.selection import select_rows
@@ -93,6 +93,53 @@ def test_attention_sum_is_divided_by_the_queries_that_could_see_the_token(exact,
     assert SCORERS["attention-sum"](view(exact, session, 200)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_raw_attention_sum_is_the_papers_saliency_and_keeps_what_its_function_keeps(exact, oracle_model, tokens):
+    """I(t): attention on t summed over heads and queries, averaged over layers; k = a fifth of the tokens."""
+    weights = eager_attention(oracle_model, tokens[:200])
+    session = exact.open(tokens, 200)
+    raw = SCORERS["attention-sum-raw"](view(exact, session, 200))
+    assert raw == pytest.approx(weights.sum((1, 2)).mean(0), abs=1e-4)
+    cache = torch.zeros(2, 2, 1, 4, 200, 1)
+    _, kept = extract_top_k_kv_cache(cache, torch.from_numpy(weights)[:, None])
+    assert select_rows(raw, session.positions, 0, 200, 0.2, 0, 0).tolist() == kept[0].tolist()
+
+
+@pytest.mark.parametrize("scope", ["token", "head"])
+def test_blocks_of_weights_do_not_change_the_sum(exact, tokens, monkeypatch, scope):
+    session = exact.open(tokens, 200)
+    at_once = SCORERS["attention-sum"](view(exact, session, 200, scope=scope))
+    monkeypatch.setattr("kvroam.kvbackend.saliency._WEIGHTS_AT_ONCE", 7 * 2 * 4 * 200)
+    assert SCORERS["attention-sum"](view(exact, session, 200, scope=scope)) == pytest.approx(at_once, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["window", "attention-sum", "key-norm"])
+def test_keys_that_are_not_finite_are_reported_and_not_ranked(exact, tokens, name, bad):
+    session = exact.open(tokens, 100)
+    exact.migrate([session], [TransferPlan(keep=0.9, bits=32)])
+    with torch.inference_mode():
+        session.kv[17, 1, 0, 0, 3] = bad
+    with pytest.raises(PayloadError, match="NaN or infinity"):
+        SCORERS[name](view(exact, session, 100))
+
+
+def test_queries_that_see_nothing_any_more_count_nothing(model, tokens):
+    """Without sinks, the queries of old tokens have lost every key that they could see."""
+    newest = KVSettings(scorer="streaming", sinks=0, recent=0)
+    backend = KVBackend(copy.deepcopy(model), settings=newest, cache_dtype=torch.float32)
+    session = backend.open(tokens, 100)
+    backend.migrate([session], [TransferPlan(keep=0.1, bits=32)])
+    assert session.positions.tolist() == list(range(90, 100))
+    scores = SCORERS["attention-sum-raw"](view(backend, session, 100))
+    # Each of the ten newest queries pays one unit, shared by what is left; times four heads.
+    assert scores.sum() == pytest.approx(4 * 10, abs=1e-4)
+    assert (scores > 0).all()
+    with torch.inference_mode():
+        session.kv[:, 1, 0, 0, 3] = float("nan")
+    with pytest.raises(PayloadError, match="NaN or infinity"):
+        SCORERS["attention-sum-raw"](view(backend, session, 100))
+
+
 def test_degraded_queries_come_from_the_degraded_forward(exact, oracle_model, tokens):
     """After pruning and 40 tokens, the window's attention is that of a masked full forward pass."""
     session = exact.open(tokens, 120)
@@ -104,8 +151,12 @@ def test_degraded_queries_come_from_the_degraded_forward(exact, oracle_model, to
     mask = torch.zeros(1, 1, 160, 160).masked_fill(torch.from_numpy(~visible), torch.finfo(torch.float32).min)
     with torch.no_grad():
         out = oracle_model(torch.from_numpy(tokens[:160])[None], attention_mask=mask, output_attentions=True)
-    weights = torch.stack(out.attentions)[:, 0].double().numpy().mean((0, 1))
-    expected = weights[128:160].sum(0)[session.positions]
+    weights = torch.stack(out.attentions)[:, 0, :, 128:160].double().numpy()
+    expected = weights.mean((0, 1)).sum(0)[session.positions]
+    assert SCORERS["window-raw"](view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
+    exact.migrate([session], [TransferPlan(keep=0.3, bits=32)])
+    left = weights[..., session.positions]
+    expected = (left / left.sum(-1, keepdims=True)).mean((0, 1)).sum(0)
     assert SCORERS["window-raw"](view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
 
 
@@ -177,6 +228,9 @@ def test_extract_top_k_counts_like_the_paper_without_losing_one_to_binary_fracti
 
 def test_extract_top_k_refuses_wrong_shapes_and_ratios():
     cache, weights = torch.zeros(1, 2, 1, 1, 10, 4), torch.rand(1, 1, 1, 10)
-    for call in ((cache, weights, 0.0), (cache, weights, 1.2), (cache[0], weights), (cache, weights[..., :9])):
+    for call in (
+        (cache, weights, 0.0), (cache, weights, 1.2), (cache[0], weights), (cache, weights[..., :9]),
+        (cache[..., :0, :], weights[..., :0]), (cache, weights * float("nan")),
+    ):  # fmt: skip
         with pytest.raises(ConfigError):
             extract_top_k_kv_cache(*call)
