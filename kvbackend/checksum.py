@@ -20,7 +20,7 @@ Buffer = bytes | bytearray | memoryview
 
 def xxh64(data: Buffer | np.ndarray) -> int:
     """XXH64 of a buffer with seed 0."""
-    return xxhash.xxh64_intdigest(memoryview(data).cast("B"))
+    return xxhash.xxh64_intdigest(memoryview(data).cast("B"))  # type: ignore[arg-type]
 
 
 def all_finite(data: Buffer | np.ndarray, dtype: str) -> bool:
