@@ -61,7 +61,7 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
         threshold = max(least, 1e-4 * most)
         axes.set_yscale("symlog", linthresh=threshold)
         axes.set_ylim(-0.4 * threshold, 2.0 * most)
-    axes.set_xlabel("interruption per handover, mean [ms]   (better to the left)")
+    axes.set_xlabel("time without service per interruption, mean [ms]   (better to the left)")
     axes.set_ylabel("drift KL, mean [nats/token]   (better below)")
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
