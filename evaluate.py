@@ -106,7 +106,7 @@ def play(config: Experiment, player, seeds: Sequence[int]):
 
 def paired(results: dict[str, Any]) -> dict[str, Any]:
     """Differences from ctHO on the same seeds, for every metric and policy; empty when ctHO did not take part."""
-    from kvroam.benchmarks.statistics import paired_difference
+    from kvroam.benchmarks.estimates import paired_difference
 
     policies = results["policies"]
     if REFERENCE not in policies:

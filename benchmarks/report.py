@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvroamError
+from .estimates import bootstrap_interval, iqm, mean
 from .figures import figure
 from .metrics import HEADLINE, METRICS, Metric, metric, metrics_table
 from .provenance import machine, versions
-from .statistics import bootstrap_interval, iqm, mean
 
 __all__ = [
     "HEADLINE",

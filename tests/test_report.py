@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvroam.benchmarks import provenance, report
-from kvroam.benchmarks.statistics import Difference
+from kvroam.benchmarks.estimates import Difference
 from kvroam.errors import KvroamError
 
 NAN = float("nan")

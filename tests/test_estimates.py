@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kvroam.benchmarks.statistics import (
+from kvroam.benchmarks.estimates import (
     bootstrap_interval,
     iqm,
     mean,
