@@ -6,7 +6,8 @@ bootstraps through (`TimeLimit.truncated`, `terminal_observation`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from . import actions, observations
-from .config import HandoverConfig
+from .config import HandoverConfig, resolve
 from .core import HandoverCore
 from .metrics import EpisodeMeter
 
@@ -23,7 +24,7 @@ class HandoverVecEnv(VecEnv):
     """E environments of U UEs as E * U rows, row e * U + u; all UEs share one policy.
 
     Args:
-        config: the environment.
+        config: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
         num_envs: environments side by side.
         seed: environment i starts from seed + i.
         objectives: TTFT and TPOT objectives of `episode_metrics` [s].
@@ -33,8 +34,9 @@ class HandoverVecEnv(VecEnv):
         episode_metrics: of the last episodes that ended, one dictionary per environment.
     """
 
-    def __init__(self, config: HandoverConfig, num_envs: int = 1, seed: int = 0,
+    def __init__(self, config: HandoverConfig | Mapping | str | Path | None = None, num_envs: int = 1, seed: int = 0,
                  objectives: tuple[float, float] = (0.5, 0.1)) -> None:
+        config = resolve(config)
         self.core = HandoverCore(config, num_envs)
         self.rows = num_envs * config.num_ues
         self.render_mode = None

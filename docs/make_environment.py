@@ -1,0 +1,52 @@
+"""Write docs/environment.md from the code: `python docs/make_environment.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvroam.benchmarks.metrics import metrics_table
+from kvroam.envs import observations
+from kvroam.envs.actions import sizes
+from kvroam.envs.config import HandoverConfig, RewardConfig
+from kvroam.envs.rewards import TERMS
+from kvroam.envs.sim.state import MEDIA
+
+PAGE = Path(__file__).with_name("environment.md")
+UNITS = {
+    "interruption": "second without service",
+    "drift": "nat of KL divergence, summed over the tokens of the step",
+    "detour": "second of delay added to forwarded tokens",
+    "traffic": "gigabyte on the backhaul",
+    "gpu": "second of prefill",
+    "waste": "gigabyte sent, and second computed, for a migration that was cancelled",
+    "pingpong": "return to the previous cell",
+}
+
+
+def page() -> str:
+    """The page, for the default configuration."""
+    config = HandoverConfig()
+    table = observations.table(config)
+    levels = config.actions
+    choices = {
+        "target": "go on; own cell (a session that was left behind); strongest neighbours 1 to "
+        f"{levels.candidates}; cancel",
+        "medium": ", ".join(MEDIA),
+        "keep": ", ".join(map(str, levels.keep)),
+        "precision": ", ".join(f"{bits} bit" for bits in levels.bits),
+        "share": ", ".join(map(str, levels.weight)) + " (bandwidth weight; 0 waits)",
+    }
+    lines = ["# The Handover environment", "", "Made by `python docs/make_environment.py`.", "", "## Action", "",
+             f"`MultiDiscrete({sizes(levels)})` per UE.", "", "| # | part | choices |", "|---|---|---|"]
+    lines += [f"| {i} | {name} | {text} |" for i, (name, text) in enumerate(choices.items())]
+    lines += ["", "## Observation", "", f"`Box` float32 [{len(table)}] per UE.", "",
+              "| # | name | meaning | unit | min | max |", "|---|---|---|---|---|---|"]
+    lines += [f"| {i} | `{f.name}` | {f.meaning} | {f.unit} | {f.low:g} | {f.high:g} |" for i, f in enumerate(table)]
+    lines += ["", "## Reward", "", "Minus the sum of price times amount; `info` has every term as `reward_<term>`.", "",
+              "| term | default price | per |", "|---|---|---|"]
+    lines += [f"| {name} | {getattr(RewardConfig(), name):g} | {UNITS[name]} |" for name in TERMS]
+    return "\n".join([*lines, "", "## Metrics of an episode", "", metrics_table()])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
