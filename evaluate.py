@@ -145,15 +145,21 @@ def command(arguments: Sequence[str] | None = None) -> None:
     args = _parse(arguments)
     config = load(Experiment, args.config, args.overrides)
     _check_folder(Path(args.out))
-    with tqdm(total=None, unit="step", disable=args.quiet, dynamic_ncols=True, leave=False) as bar:
-        def show(name: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description_str(name, refresh=False)
-            bar.update(done - bar.n)
+    bar = None
 
-        results = evaluate(config, args.policies or config.evaluate.policies,
-                           config.evaluate.episodes if args.episodes is None else args.episodes,
-                           config.evaluate.seed if args.seed is None else args.seed, show)
+    def show(name: str, done: int, total: int) -> None:
+        # Made at the first step, so that a refused argument prints its own line and nothing else.
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, unit="step", disable=args.quiet, dynamic_ncols=True, leave=False)
+        bar.set_description_str(name, refresh=False)
+        bar.update(done - bar.n)
+
+    results = evaluate(config, args.policies or config.evaluate.policies,
+                       config.evaluate.episodes if args.episodes is None else args.episodes,
+                       config.evaluate.seed if args.seed is None else args.seed, show)
+    if bar is not None:
+        bar.close()
     from kvroam.benchmarks.report import terminal_table, write_results
 
     files = write_results(args.out, results)

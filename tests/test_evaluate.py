@@ -111,7 +111,7 @@ def test_what_cannot_be_used_gives_one_line_and_exit_code_2(
     arguments: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"
-    small = ["--quiet", "--out", str(out)] + ([] if "--episodes" in arguments else ["--episodes", "1"])
+    small = ["--out", str(out)] + ([] if "--episodes" in arguments else ["--episodes", "1"])
     assert run_command("kvroam-evaluate", command, [*arguments, *small]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
