@@ -86,14 +86,12 @@ class HandoverEnv(ParallelEnv):
         self.core = HandoverCore(self.config)
         self.possible_agents = [f"ue_{i}" for i in range(self.config.num_ues)]
         self.agents: list[str] = []
-        table = observations.table(self.config)
-        low, high = (np.array([getattr(f, side) for f in table], np.float32) for side in ("low", "high"))
-        self._observation_space = spaces.Box(low, high, dtype=np.float32)
+        self._observation_space = observations.space(self.config)
         self._action_space = action_space(self.config.actions)
         self.observation_spaces = dict.fromkeys(self.possible_agents, self._observation_space)
         self.action_spaces = dict.fromkeys(self.possible_agents, self._action_space)
-        self.state_space = spaces.Box(np.tile(low, self.config.num_ues), np.tile(high, self.config.num_ues),
-                                      dtype=np.float32)
+        row, ues = self._observation_space, self.config.num_ues
+        self.state_space = spaces.Box(np.tile(row.low, ues), np.tile(row.high, ues), dtype=np.float32)
         self._cycle = 0
 
     def observation_space(self, agent: str) -> spaces.Box:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
+from gymnasium import spaces
 
 from .config import HandoverConfig
 from .sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
@@ -77,6 +78,13 @@ OWN, PER_CANDIDATE = len(_own()), len(_candidate(0))
 def table(config: HandoverConfig) -> list[Feature]:
     """Every number of the observation row, in order."""
     return _own() + [f for k in range(config.actions.candidates + 1) for f in _candidate(k)]
+
+
+def space(config: HandoverConfig) -> spaces.Box:
+    """The Box of one observation row, float32 [len(table)]."""
+    rows = table(config)
+    low, high = (np.array([getattr(f, side) for f in rows], np.float32) for side in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def observe(view: NetworkView) -> np.ndarray:

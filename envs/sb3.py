@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from . import actions, observations
@@ -40,9 +39,7 @@ class HandoverVecEnv(VecEnv):
         self.core = HandoverCore(config, num_envs)
         self.rows = num_envs * config.num_ues
         self.render_mode = None
-        table = observations.table(config)
-        low, high = (np.array([getattr(f, side) for f in table], np.float32) for side in ("low", "high"))
-        super().__init__(self.rows, spaces.Box(low, high, dtype=np.float32), actions.action_space(config.actions))
+        super().__init__(self.rows, observations.space(config), actions.action_space(config.actions))
         self._objectives = objectives
         self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
         self._actions = np.zeros((num_envs, config.num_ues, 5), np.int64)
