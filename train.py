@@ -19,6 +19,7 @@ import numpy as np
 from kvroam.configs.loader import load, to_dict
 from kvroam.envs.config import Experiment
 from kvroam.errors import KvroamError, run_command
+from kvroam.files import write_whole
 
 
 def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
@@ -45,7 +46,8 @@ def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
                          (config.evaluate.ttft_objective_s, config.evaluate.tpot_objective_s))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(to_dict(config), indent=2) + "\n"
+        write_whole(out / "config.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     except OSError as error:
         reason = f"run folder {str(out)!r} cannot be written ({error.strerror}): name another with --out"
         raise KvroamError(reason) from error
@@ -81,9 +83,7 @@ def _favour_harmless(model, config: Experiment, bias: float) -> None:
 
 def save(model, path: Path) -> Path:
     """Write a checkpoint whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp.zip")
-    model.save(draft)
-    draft.replace(path)
+    write_whole(path, model.save)
     return path
 
 

@@ -7,9 +7,8 @@ table `sweep.csv` and the figure `sweep.png` say what each combination costs in 
 import argparse
 import csv
 import io
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, run_command
+from ..files import write_whole
 from .settings import SCORER_NAMES, TransferPlan
 
 if TYPE_CHECKING:
@@ -127,18 +127,6 @@ def write_table(points: Sequence[Point], path: Path) -> None:
         cells = asdict(point).values()
         writer.writerow(["" if x is None else f"{x:.6g}" if isinstance(x, float) else x for x in cells])
     write_whole(path, lambda draft: draft.write_text(text.getvalue(), encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a draft beside `path`, then put it in place at once: readers never see half a file."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(draft)
-        draft.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be written ({error.strerror}); give another --out") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def text_scripts(backend: "KVBackend", path: Path, count: int, length: int) -> list[np.ndarray]:
