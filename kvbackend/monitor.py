@@ -22,10 +22,8 @@ class Monitor:
     numbers are those that `View.attention` computes from stored queries at the handover; only the moment differs. A
     handover that prunes makes the weights wrong (softmax over fewer keys), so the window is recomputed once after it.
 
-    What it is worth: less time at the handover, not less work. Embedded model, 900 cached tokens, one CPU thread: the
-    ranking at a handover takes 0.04 ms instead of 0.63 ms (of 1.0 ms to encode half of the cache), and every update on
-    the way takes 0.11 ms for one token, 0.16 ms for three, 0.60 ms for a whole window. Unless a session moves again
-    within about ten tokens, ranking from stored queries at the handover, the default, is less work in total.
+    What it is worth: less time at the handover, not less work, since every token on the way costs an update. Unless
+    a session moves again after a few tokens, ranking from stored queries at the handover, the default, is less work.
 
     Args:
         llm: the model that the session runs on.
