@@ -1,8 +1,10 @@
 """Evaluate policies on the same users in the same city: a table, a JSON file and a figure.
 
     python evaluate.py --config configs/handover.yaml --policies cho ctho runs/ppo --episodes 8 --out runs/evaluate
+    python evaluate.py --config grid --policies cho ctho runs/ppo --out runs/grid
 
-Every policy sees exactly the same worlds: episode k has seed `seed + k`.
+Every policy sees exactly the same worlds: episode k has seed `seed + k`. With several configurations (`grid`: all
+scenarios that ship) each of them gets that many episodes, and there is a table for each and one over all.
 """
 
 from __future__ import annotations
@@ -11,34 +13,38 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import kvroam
+from kvroam.configs import GRID
 from kvroam.configs.loader import load, to_dict
 from kvroam.envs.config import Experiment
 from kvroam.errors import ConfigError, run_command
 
 # Episodes that run side by side; more share each forward pass but take more memory.
 SIDE_BY_SIDE = 16
-REFERENCE = "ctho"
+# Whom the others are compared with, episode by episode, when they take part.
+REFERENCES = ("ctho", "pallas")
 
 
-def evaluate(config: Experiment, policies: Sequence[str], episodes: int, seed: int,
+def evaluate(config: Experiment | Mapping[str, Experiment], policies: Sequence[str], episodes: int, seed: int,
              progress: Callable[[str, int, int], Any] | None = None) -> dict[str, Any]:
     """Run every policy on episodes seeded seed, seed + 1, ... and summarise.
 
     Args:
-        config: the experiment.
+        config: the experiment, or several by name.
         policies: names (kvroam.agents.names()) or checkpoints.
-        episodes: per policy, at least 1.
+        episodes: per policy and experiment, at least 1.
         seed: of the first episode.
         progress: called as progress(policy, steps done, steps in all) after every step.
 
     Returns:
         The results dictionary that benchmarks.report writes: `config`, `versions`, `machine`, `seeds`,
-        `policies.NAME.episodes.METRIC` (a list over episodes), `policies.NAME.summary.METRIC` and `paired`.
+        `policies.NAME.episodes.METRIC` (a list over episodes), `policies.NAME.summary.METRIC` and `paired`. With
+        several experiments `scenarios` names that of each episode, and `by_scenario.NAME` holds `config`, `policies`
+        and `paired` of each.
 
     Raises:
         ConfigError, PolicyError, SceneError: something that cannot be used, named.
@@ -46,7 +52,7 @@ def evaluate(config: Experiment, policies: Sequence[str], episodes: int, seed: i
     import torch
 
     from kvroam import agents
-    from kvroam.benchmarks.report import machine, summarise, versions
+    from kvroam.benchmarks.report import machine, versions
 
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}: at least 1 is needed")
@@ -55,35 +61,64 @@ def evaluate(config: Experiment, policies: Sequence[str], episodes: int, seed: i
     if not policies:
         raise ConfigError(f"no policy was given: choose among {', '.join(agents.names())}, or give a checkpoint")
     torch.set_num_threads(1)
-    players = {}
+    single = isinstance(config, Experiment)
+    experiments = {"": config} if isinstance(config, Experiment) else dict(config)
+    seeds = list(range(seed, seed + episodes))
+    teams = {name: _players(policies, experiment, seed) for name, experiment in experiments.items()}
+    rounds = len(policies) * -(-episodes // SIDE_BY_SIDE)
+    total, done = rounds * sum(experiment.max_steps for experiment in experiments.values()), 0
+    found: dict[str, dict[str, Any]] = {}
+    for scenario, experiment in experiments.items():
+        found[scenario] = {}
+        for name, player in teams[scenario].items():
+            began = time.perf_counter()
+            outcomes: list[dict[str, float]] = []
+            for first in range(0, episodes, SIDE_BY_SIDE):
+                for outcome in play(experiment, player, seeds[first:first + SIDE_BY_SIDE]):
+                    if outcome is None:
+                        done += 1
+                        if progress is not None:
+                            progress(f"{scenario} {name}".strip(), done, total)
+                    else:
+                        outcomes.append(outcome)
+            found[scenario][name] = {"episodes": {metric: [o[metric] for o in outcomes] for metric in outcomes[0]},
+                                     "wall_s": time.perf_counter() - began}
+    shared = {"kvroam": kvroam.__version__, "versions": versions(), "machine": machine()}
+    parts = {name: {"config": to_dict(experiment), "scoring": experiment.scoring.mode, "seeds": seeds,
+                    **_summaries(found[name])} for name, experiment in experiments.items()}
+    if single:
+        return shared | parts[""]
+    labels = [name for name in experiments for _ in seeds]
+    joined = {name: {"episodes": {metric: [value for runs in found.values() for value in runs[name]["episodes"][metric]]
+                                  for metric in first["episodes"]},
+                     "wall_s": sum(runs[name]["wall_s"] for runs in found.values())}
+              for name, first in next(iter(found.values())).items()}
+    modes = {part["scoring"] for part in parts.values()}
+    return shared | {"config": {}, "scoring": modes.pop() if len(modes) == 1 else "mixed",
+                     "seeds": seeds * len(experiments), "scenarios": labels, **_summaries(joined, labels),
+                     "by_scenario": parts}
+
+
+def _players(policies: Sequence[str], config: Experiment, seed: int) -> dict[str, Any]:
+    from kvroam import agents
+
+    players: dict[str, Any] = {}
     for name in policies:
         player = agents.make(name, config, seed)
         if player.name in players:
             raise ConfigError(f"policy {player.name!r} was given twice: name each once")
         players[player.name] = player
-    total = len(players) * config.max_steps * -(-episodes // SIDE_BY_SIDE)
-    done = 0
-    results: dict[str, Any] = {
-        "kvroam": kvroam.__version__, "config": to_dict(config), "scoring": config.scoring.mode, "versions": versions(),
-        "machine": machine(), "seeds": list(range(seed, seed + episodes)), "policies": {},
-    }
-    for name, player in players.items():
-        began = time.perf_counter()
-        outcomes: list[dict[str, float]] = []
-        for first in range(0, episodes, SIDE_BY_SIDE):
-            seeds = results["seeds"][first:first + SIDE_BY_SIDE]
-            for outcome in play(config, player, seeds):
-                if outcome is None:
-                    done += 1
-                    if progress is not None:
-                        progress(name, done, total)
-                else:
-                    outcomes.append(outcome)
-        per_episode = {metric: [o[metric] for o in outcomes] for metric in outcomes[0]}
-        results["policies"][name] = {"episodes": per_episode, "summary": summarise(per_episode),
-                                     "wall_s": time.perf_counter() - began}
-    results["paired"] = paired(results)
-    return results
+    return players
+
+
+def _summaries(runs: dict[str, Any], strata: Sequence[str] | None = None) -> dict[str, Any]:
+    """Summaries and paired differences of {policy: {"episodes", "wall_s"}}; strata labels the episodes."""
+    from kvroam.benchmarks.report import summarise
+
+    policies = {name: {"episodes": run["episodes"], "summary": summarise(run["episodes"], strata),
+                       "wall_s": run["wall_s"]} for name, run in runs.items()}
+    return {"policies": policies, "paired": {name: paired(policies, name, strata) for name in REFERENCES
+                                             if name in policies}}
 
 
 def play(config: Experiment, player, seeds: Sequence[int]):
@@ -104,22 +139,20 @@ def play(config: Experiment, player, seeds: Sequence[int]):
         yield meter.result(e)
 
 
-def paired(results: dict[str, Any]) -> dict[str, Any]:
-    """Differences from ctHO on the same seeds, for every metric and policy; empty when ctHO did not take part."""
+def paired(policies: Mapping[str, Any], reference: str, strata: Sequence[str] | None = None) -> dict[str, Any]:
+    """Differences of every other policy from the reference on the same seeds, for every metric."""
     from kvroam.benchmarks.estimates import paired_difference
 
-    policies = results["policies"]
-    if REFERENCE not in policies:
-        return {}
-    base = policies[REFERENCE]["episodes"]
-    return {REFERENCE: {name: {metric: paired_difference(values, base[metric])._asdict()
-                               for metric, values in policy["episodes"].items()}
-                        for name, policy in policies.items() if name != REFERENCE}}
+    base = policies[reference]["episodes"]
+    return {name: {metric: paired_difference(values, base[metric], strata=strata)._asdict()
+                   for metric, values in policy["episodes"].items()}
+            for name, policy in policies.items() if name != reference}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kvroam-evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="handover", help="YAML file or shipped name (default: %(default)s)")
+    parser.add_argument("--config", nargs="+", default=["handover"], metavar="NAME",
+                        help="YAML files or shipped names; grid: all scenarios (default: handover)")
     parser.add_argument("--policies", nargs="+", metavar="NAME",
                         help="policy names or checkpoints (default: evaluate.policies)")
     parser.add_argument("--episodes", type=int, help="episodes per policy (default: evaluate.episodes)")
@@ -143,7 +176,11 @@ def command(arguments: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     args = _parse(arguments)
-    config = load(Experiment, args.config, args.overrides)
+    names = [name for given in args.config for name in (GRID if given == "grid" else [given])]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--config names {max(names, key=names.count)!r} twice: name each once")
+    configs = {Path(name).stem: load(Experiment, name, args.overrides) for name in names}
+    config = next(iter(configs.values()))
     _check_folder(Path(args.out))
     bar = None
 
@@ -155,7 +192,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         bar.set_description_str(name, refresh=False)
         bar.update(done - bar.n)
 
-    results = evaluate(config, args.policies or config.evaluate.policies,
+    results = evaluate(config if len(names) == 1 else configs, args.policies or config.evaluate.policies,
                        config.evaluate.episodes if args.episodes is None else args.episodes,
                        config.evaluate.seed if args.seed is None else args.seed, show)
     if bar is not None:
@@ -164,7 +201,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
 
     files = write_results(args.out, results)
     print(terminal_table(results))
-    if config.scoring.mode == "none":
+    if results["scoring"] == "none":
         print("scoring: none, so drift and recall were not measured")
     print("written:", ", ".join(str(path) for path in files.values()))
 

@@ -1,7 +1,8 @@
 """Results of an evaluation as JSON, as tables and as a figure.
 
 A results dictionary is {"kvroam": version, "config", "versions", "machine", "seeds": [...], "policies":
-{NAME: {"episodes": {METRIC: [one value per seed]}, "summary": {METRIC: {...}}, "wall_s": s}}, "paired"}.
+{NAME: {"episodes": {METRIC: [one value per seed]}, "summary": {METRIC: {...}}, "wall_s": s}}, "paired":
+{REFERENCE: {NAME: {METRIC: difference}}}}; over several scenarios also "scenarios" and "by_scenario" (evaluate.py).
 NaN in an episode means that it has nothing to measure; JSON has it as null.
 """
 
@@ -25,6 +26,8 @@ __all__ = [
     "machine",
     "markdown_table",
     "metrics_table",
+    "paired_table",
+    "scenario_table",
     "summarise",
     "terminal_table",
     "versions",
@@ -120,7 +123,7 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
     # Named after the process, so that two evaluations into one folder do not share a temporary file.
     drafts = {name: folder / f".{os.getpid()}.tmp.{name}" for name in finals}
     text = _dump(_plain(results)) + "\n"
-    tables = f"{markdown_table(results)}\n## All metrics\n\n{markdown_table(results, METRICS)}"
+    tables = _tables(results)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drafts["results.json"].write_text(text, encoding="utf-8")
@@ -134,6 +137,53 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
         for draft in drafts.values():
             _discard(draft)
     return finals
+
+
+def paired_table(results: Mapping[str, Any], reference: str, metrics: Iterable[str] = HEADLINE) -> str:
+    """Return the mean differences from one policy on the same seeds, with 95 % intervals, in Markdown."""
+    columns = _columns(results, metrics)
+    lines = ["| policy | " + " | ".join(f"{m.label} [{m.shown_unit}]" for m in columns) + " |",
+             "| --- |" + " ---: |" * len(columns)]
+    for name, differences in results["paired"][reference].items():
+        cells = (_signed(differences.get(m.name, {}), m.scale) for m in columns)
+        lines.append(f"| {_escape(name)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"the policy minus {reference}, episode by episode: mean [95 % bootstrap interval]; "
+                      "an interval without 0 is a difference"]) + "\n"
+
+
+def scenario_table(results: Mapping[str, Any], name: str = "cost") -> str:
+    """Return one metric of every policy in every scenario, in Markdown, the best of each scenario in bold."""
+    parts, m = results["by_scenario"], metric(name)
+    best = {scenario: _best(part, m) for scenario, part in parts.items()}
+    lines = [f"| {m.label} [{m.shown_unit}] | " + " | ".join(map(_escape, parts)) + " |",
+             "| --- |" + " ---: |" * len(parts)]
+    for policy in results["policies"]:
+        cells = [(_cell(part, policy, m, "±"), policy in best[scenario]) for scenario, part in parts.items()]
+        lines.append(f"| {_escape(policy)} | " + " | ".join(f"**{c}**" if top else c for c, top in cells) + " |")
+    count = len(next(iter(parts.values()))["seeds"])
+    return "\n".join([*lines, "", f"bold: best of the scenario; mean ± half the 95 % bootstrap interval of the mean; "
+                      f"{count} episodes per scenario"]) + "\n"
+
+
+def _tables(results: Mapping[str, Any]) -> str:
+    """Return all that table.md holds."""
+    parts = [markdown_table(results)]
+    if "by_scenario" in results:
+        parts = ["## Cost per scenario\n", scenario_table(results), "## Over all scenarios\n", *parts]
+    parts += ["## All metrics\n", markdown_table(results, METRICS)]
+    for reference in results.get("paired", {}):
+        if results["paired"][reference]:
+            parts += [f"## Against {reference}\n", paired_table(results, reference)]
+    for scenario, part in results.get("by_scenario", {}).items():
+        parts += [f"## {scenario}\n", markdown_table(part)]
+    return "\n".join(parts)
+
+
+def _signed(difference: Mapping[str, Any], scale: float) -> str:
+    values = [_number(difference.get(key)) * scale for key in ("mean", "ci_low", "ci_high")]
+    if math.isnan(values[0]):
+        return "-"
+    return f"{values[0]:+.3g} [{values[1]:+.3g}, {values[2]:+.3g}]"
 
 
 def _columns(results: Mapping[str, Any], names: Iterable[str]) -> list[Metric]:

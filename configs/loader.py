@@ -44,9 +44,40 @@ def load(cls: type[T], path_or_name: str | Path, overrides: Iterable[str] = ()) 
 def read(path_or_name: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, or in a shipped file of that name, unchecked.
 
+    A file that says `base: NAME` starts from that file (shipped, or relative to itself) and states what differs.
+
     Raises:
-        ConfigError: there is no such file, it cannot be read, or it does not hold one YAML mapping.
+        ConfigError: there is no such file, it cannot be read, it does not hold one YAML mapping, or files are
+            based on each other in a circle.
     """
+    return _read(path_or_name, ())
+
+
+def _read(path_or_name: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    mapping = _parse_file(path_or_name)
+    base = mapping.pop("base", None)
+    if base is None:
+        return mapping
+    if not isinstance(base, str):
+        raise ConfigError(f"{path_or_name}: base is {show(base)}; it must be the name or path of another file")
+    if str(path_or_name) in seen:
+        raise ConfigError(f"{path_or_name}: based on itself ({' -> '.join([*seen, str(path_or_name)])}); "
+                          "remove one base")
+    beside = Path(path_or_name).parent / base
+    origin = base if base in shipped() or not beside.exists() else beside
+    return _merged(_read(origin, (*seen, str(path_or_name))), mapping)
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `under` with the values of `over`, section by section."""
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _parse_file(path_or_name: str | Path) -> dict[str, Any]:
     name, path = " ".join(str(path_or_name).split()), Path(path_or_name)
     try:
         if name in shipped():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvroam.configs.loader import load, missing_keys, read, shipped
+from kvroam.configs import GRID
+from kvroam.configs.loader import fingerprint, load, missing_keys, read, shipped
 from kvroam.envs.config import Experiment, HandoverConfig, resolve
 
 
@@ -29,3 +30,10 @@ def test_one_changed_key_changes_one_value() -> None:
     config = load(Experiment, "handover", ["radio.time_to_trigger_s=0.32"])
     assert config.radio.time_to_trigger_s == 0.32
     assert config.max_steps == 600
+
+
+def test_the_grid_ships_and_each_scenario_differs_from_the_default() -> None:
+    assert set(GRID) | {"mix", "handover"} == set(shipped())
+    prints = {name: fingerprint(load(Experiment, name)) for name in shipped() if name != "handover"}
+    assert len(set(prints.values())) == len(prints)
+    assert prints["default"] == fingerprint(Experiment())

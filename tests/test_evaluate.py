@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kvroam.benchmarks.metrics import METRICS
+from kvroam.benchmarks.report import write_results
 from kvroam.configs.loader import load
 from kvroam.envs.config import Experiment
 from kvroam.envs.metrics import METRICS as MEASURED
@@ -72,6 +73,18 @@ def test_an_evaluation_repeats_exactly(results: dict) -> None:
         assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(values, first[name], strict=True)), name
 
 
+def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) -> None:
+    quick = ["scoring.mode=none", "episode_s=5.0"]
+    configs = {name: load(Experiment, name, quick) for name in ("calm", "rush_hour")}
+    results = evaluate(configs, ["cho", "ctho"], 2, 3)
+    assert results["scenarios"] == ["calm", "calm", "rush_hour", "rush_hour"] and results["seeds"] == [3, 4, 3, 4]
+    alone = evaluate(configs["rush_hour"], ["ctho"], 2, 3)["policies"]["ctho"]["episodes"]["cost"]
+    assert results["by_scenario"]["rush_hour"]["policies"]["ctho"]["episodes"]["cost"] == alone
+    assert results["policies"]["ctho"]["episodes"]["cost"][2:] == alone
+    text = write_results(tmp_path, results)["table.md"].read_text()
+    assert all(f"## {title}" in text for title in ("Cost per scenario", "Against ctho", "calm", "rush_hour"))
+
+
 def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path),
@@ -104,6 +117,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     (["--policies", "cth0"], ["cth0", "ctho"]),
     (["--policies", "runs/absent/policy.zip"], ["runs/absent/policy.zip", "train.py"]),
     (["--policies", "cho", "cho"], ["cho", "twice"]),
+    (["--config", "calm", "calm"], ["calm", "twice"]),
     (["--episodes", "0"], ["episodes", "0"]),
     (["--seed", "-1"], ["seed", "-1"]),
 ])

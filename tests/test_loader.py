@@ -363,3 +363,25 @@ def test_missing_keys_are_the_settings_that_a_mapping_leaves_out():
         "radio.kind",
         "radio.derived_db",
     ]
+
+
+def test_a_file_starts_from_its_base_and_states_what_differs(tmp_path):
+    (tmp_path / "town.yaml").write_text("base: handover\nnum_ues: 3\nbackhaul: {capacity_bps: 1.0e+9}\n")
+    (tmp_path / "village.yaml").write_text("base: town.yaml\nbackhaul: {hop_s: 0.5}\n")
+    found = loader.read(tmp_path / "village.yaml")
+    assert found["num_ues"] == 3 and "base" not in found
+    assert found["backhaul"] == {**loader.read("handover")["backhaul"], "capacity_bps": 1.0e9, "hop_s": 0.5}
+
+
+def test_files_based_on_each_other_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match="based on itself"):
+        loader.read(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(("text", "says"), [("base: 3", "must be the name or path"), ("base: nowhere", "no such file")])
+def test_a_base_that_is_no_file_is_refused(tmp_path, text, says):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        loader.read(tmp_path / "a.yaml")

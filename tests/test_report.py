@@ -27,7 +27,7 @@ def make_results(policies: dict[str, dict[str, list[float]]]) -> dict:
             name: {"episodes": episodes, "summary": report.summarise(episodes), "wall_s": 0.5}
             for name, episodes in policies.items()
         },
-        "paired": {"ppo - ctHO": {"cost": Difference(-1.0, -2.0, -0.5, -1.0, -2.0, -0.5, 3)}},
+        "paired": {"ctHO": {"ppo": {"cost": Difference(-1.0, -2.0, -0.5, -1.0, -2.0, -0.5, 3)._asdict()}}},
     }
 
 
@@ -164,7 +164,7 @@ def test_the_written_json_is_strict_and_holds_the_results(results, tmp_path):
     assert read["policies"]["stay"]["episodes"]["interruption_s_mean"] == [None, None, None]
     assert read["policies"]["stay"]["summary"]["interruption_s_mean"]["mean"] is None
     assert read["policies"]["ctHO"]["episodes"] == results["policies"]["ctHO"]["episodes"]
-    assert read["paired"]["ppo - ctHO"]["cost"]["n"] == 3
+    assert read["paired"]["ctHO"]["ppo"]["cost"]["n"] == 3
     assert read["config"] == {"speeds_mps": [8.0, 20.0], "limit": "inf"}
     # What was read back can be shown again.
     assert report.terminal_table(read) == report.terminal_table(results)
@@ -181,7 +181,7 @@ def test_all_three_files_are_written_and_nothing_else(results, tmp_path):
     paths = report.write_results(tmp_path, results)
     assert {path.name for path in tmp_path.iterdir()} == set(paths)
     assert paths["interruption_drift.png"].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert paths["table.md"].read_text().count("| policy |") == 2
+    assert paths["table.md"].read_text().count("| policy |") == 3
 
 
 def test_a_failure_on_the_way_leaves_the_earlier_results_and_no_drafts(results, tmp_path, monkeypatch):
@@ -282,3 +282,21 @@ def test_the_machine_is_described_without_names_or_paths():
 def test_a_package_that_is_absent_is_left_out(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
     assert report.versions() == {"python": platform.python_version(), "numpy": np.__version__}
+
+
+def test_the_paired_table_shows_the_difference_with_its_interval_in_the_shown_unit(results):
+    difference = Difference(-0.25, -0.5, 0.125, 0.0, 0.0, 0.0, 3)._asdict()
+    results["paired"] = {"ctHO": {"stay": {"interruption_s_mean": difference}}}
+    row = report.paired_table(results, "ctHO", ["cost", "interruption_s_mean"]).splitlines()[2]
+    assert row == "| stay | - | -250 [-500, +125] |"
+
+
+def test_the_scenario_table_marks_the_best_policy_of_each_scenario():
+    calm = make_results({"a": {"cost": [1.0, 1.0]}, "b": {"cost": [2.0, 2.0]}})
+    rush = make_results({"a": {"cost": [5.0, 5.0]}, "b": {"cost": [3.0, 3.0]}})
+    both = make_results({"a": {"cost": [1.0, 1.0, 5.0, 5.0]}, "b": {"cost": [2.0, 2.0, 3.0, 3.0]}})
+    both["by_scenario"] = {"calm": calm, "rush": rush}
+    lines = report.scenario_table(both).splitlines()
+    assert lines[0] == "| cost [1] | calm | rush |"
+    assert lines[2] == "| a | **1.00 ± 0.00** | 5.00 ± 0.00 |"
+    assert lines[3] == "| b | 2.00 ± 0.00 | **3.00 ± 0.00** |"
