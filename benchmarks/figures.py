@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..palette import COLOURS, SHAPES
 from .metrics import METRICS
 
-# Okabe and Ito's palette, which readers with any colour vision can tell apart, without its yellow (too pale
-# on white); the shapes tell the policies apart once more, and beyond eight.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_SHAPES = "osD^vPX*<>hp"
 # Where a label may stand around its marker [points], nearest first.
 _OFFSETS = tuple(
     (radius * x, radius * y)
@@ -45,7 +42,7 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
 
     markers = []
     for index, (name, ((x, x_low, x_high), (y, y_low, y_high))) in enumerate(shown.items()):
-        colour, shape = _COLOURS[index % len(_COLOURS)], _SHAPES[index % len(_SHAPES)]
+        colour, shape = COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
         # A bootstrap interval of a skewed sample can miss its own mean by rounding; a bar cannot be negative.
         across = [[max(x - x_low, 0.0)], [max(x_high - x, 0.0)]]
         along = [[max(y - y_low, 0.0)], [max(y_high - y, 0.0)]]
