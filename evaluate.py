@@ -29,13 +29,13 @@ SIDE_BY_SIDE = 16
 REFERENCES = ("ctho", "pallas")
 
 
-def evaluate(config: Experiment | Mapping[str, Experiment], policies: Sequence[str], episodes: int, seed: int,
+def evaluate(config: Experiment | Mapping[str, Experiment], policies: Sequence[Any], episodes: int, seed: int,
              progress: Callable[[str, int, int], Any] | None = None) -> dict[str, Any]:
     """Run every policy on episodes seeded seed, seed + 1, ... and summarise.
 
     Args:
         config: the experiment, or several by name.
-        policies: names (kvroam.agents.names()) or checkpoints.
+        policies: names (kvroam.agents.names()), checkpoints, or Policy objects (kvroam.agents.Policy).
         episodes: per policy and experiment, at least 1.
         seed: of the first episode.
         progress: called as progress(policy, steps done, steps in all) after every step.
@@ -99,12 +99,12 @@ def evaluate(config: Experiment | Mapping[str, Experiment], policies: Sequence[s
                      "by_scenario": parts}
 
 
-def _players(policies: Sequence[str], config: Experiment, seed: int) -> dict[str, Any]:
+def _players(policies: Sequence[Any], config: Experiment, seed: int) -> dict[str, Any]:
     from kvroam import agents
 
     players: dict[str, Any] = {}
-    for name in policies:
-        player = agents.make(name, config, seed)
+    for given in policies:
+        player = agents.make(given, config, seed) if isinstance(given, str) else given
         if player.name in players:
             raise ConfigError(f"policy {player.name!r} was given twice: name each once")
         players[player.name] = player

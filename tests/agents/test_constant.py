@@ -1,0 +1,64 @@
+"""Constant plans: what they do to a session, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kvroam.agents.constant import ConstantPlan
+from kvroam.configs.loader import load
+from kvroam.envs.config import Experiment
+from kvroam.envs.core import HandoverCore
+from kvroam.envs.sim.state import DETOUR as STAY
+from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
+
+QUICK = ["scoring.mode=none", "episode_s=40.0", "mobility.vehicle_share=1.0"]
+
+
+def play(plan: ConstantPlan) -> tuple[list[np.void], list[tuple[int, int]], HandoverCore]:
+    """Events, (phase, medium) of every session after every step, and the core, of one episode."""
+    config = load(Experiment, "handover", QUICK)
+    core = HandoverCore(config, 1)
+    core.reset([4])
+    events, seen = [], []
+    for _ in range(config.max_steps):
+        core.step(plan.act(core.view))
+        events += [event.copy() for _, event in core.events()]
+        seen += [(int(me["phase"]), int(me["medium"])) for me in core.sim.state.ue[0]]
+    return events, seen, core
+
+
+def test_a_detour_leaves_every_session_where_it_was() -> None:
+    events, _, core = play(ConstantPlan("detour"))
+    moved = [e for e in events if e["kind"] == RESUMED]
+    assert moved and all(e["source"] == e["target"] or e["medium"] == STAY for e in moved)
+    assert core.sim.state.flow["bits_sent"].sum() == 0.0
+
+
+def test_at_the_handover_nothing_is_prepared_and_everything_follows() -> None:
+    events, seen, _ = play(ConstantPlan("split", bits=8))
+    media = {int(e["medium"]) for e in events if e["kind"] == RESUMED and e["source"] != e["target"]}
+    assert media == {SPLIT} and all(phase != PREPARING for phase, _ in seen)
+
+
+def test_early_prepares_before_the_radio_has_switched() -> None:
+    events, seen, _ = play(ConstantPlan("kv", bits=4, when="early"))
+    assert (PREPARING, KV) in seen
+    late = {int(e["bits"]) for e in events if e["kind"] == RESUMED and e["source"] != e["target"]}
+    assert late == {4}
+
+
+def test_after_the_handover_tokens_take_the_detour_and_the_cache_follows() -> None:
+    events, seen, _ = play(ConstantPlan("kv", when="after"))
+    assert (PREPARING, KV) in seen and (INTERRUPTED, STAY) in seen
+    fetched = [e for e in events if e["kind"] == RESUMED and e["medium"] == KV]
+    assert fetched and not any(e["handed_over"] for e in fetched)
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    (dict(medium="pigeon"), "medium is 'pigeon'"), (dict(keep=0.0), "keep is 0.0"), (dict(bits=5), "bits is 5"),
+    (dict(when="never"), "when is 'never'"),
+])
+def test_a_plan_that_cannot_be_is_refused(fields: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ConstantPlan(**fields)
