@@ -2,6 +2,7 @@
 
     python evaluate.py --config configs/handover.yaml --policies cho ctho runs/ppo --episodes 8 --out runs/evaluate
     python evaluate.py --config grid --policies cho ctho runs/ppo --out runs/grid
+    python evaluate.py --policies ctho --episodes 1 --video ctho.gif --video-start 20 --video-seconds 6
 
 Every policy sees exactly the same worlds: episode k has seed `seed + k`. With several configurations (`grid`: all
 scenarios that ship) each of them gets that many episodes, and there is a table for each and one over all.
@@ -160,6 +161,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="runs/evaluate", help="folder for results.json, table.md and the figure")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="change a key of the configuration, e.g. --set backhaul.capacity_bps=1e9")
+    parser.add_argument("--video", type=Path, metavar="FILE",
+                        help="then play the first episode again and film it: .gif, or .mp4 with imageio[ffmpeg]")
+    parser.add_argument("--video-policy", metavar="NAME", help="who plays in it (default: the last of --policies)")
+    parser.add_argument("--video-start", type=float, default=0.0, metavar="S",
+                        help="time of the first frame [s] (default: %(default)s)")
+    parser.add_argument("--video-seconds", type=float, metavar="S", help="length [s] (default: the whole episode)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(arguments)
 
@@ -169,6 +176,27 @@ def _check_folder(folder: Path) -> None:
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigError(f"--out {str(folder)!r} cannot be written: {str(there)!r} is no writable folder")
+
+
+def _prepare_video(args: argparse.Namespace, config: Experiment, policies: Sequence[str],
+                   seed: int) -> Callable[[], None]:
+    """Check everything about `--video` now, and return what writes it."""
+    from tqdm import tqdm
+
+    from kvroam.envs.render import video
+
+    video.check_target(args.video)
+    first, last = video.frames_of(config, args.video_start, args.video_seconds)
+    name = args.video_policy or policies[-1]
+    player = _players([name], config, seed)
+
+    def film() -> None:
+        (chosen,) = player.values()
+        frames = video.play(config, chosen, seed, args.video_start, args.video_seconds)
+        shown = tqdm(frames, total=last + 1 - first, unit="frame", disable=args.quiet, dynamic_ncols=True, leave=False)
+        video.write(args.video, shown, 1.0 / config.interval_s)
+
+    return film
 
 
 def command(arguments: Sequence[str] | None = None) -> None:
@@ -182,6 +210,9 @@ def command(arguments: Sequence[str] | None = None) -> None:
     configs = {Path(name).stem: load(Experiment, name, args.overrides) for name in names}
     config = next(iter(configs.values()))
     _check_folder(Path(args.out))
+    policies = list(args.policies or config.evaluate.policies)
+    seed = config.evaluate.seed if args.seed is None else args.seed
+    film = _prepare_video(args, config, policies, seed) if args.video else None
     bar = None
 
     def show(name: str, done: int, total: int) -> None:
@@ -192,9 +223,8 @@ def command(arguments: Sequence[str] | None = None) -> None:
         bar.set_description_str(name, refresh=False)
         bar.update(done - bar.n)
 
-    results = evaluate(config if len(names) == 1 else configs, args.policies or config.evaluate.policies,
-                       config.evaluate.episodes if args.episodes is None else args.episodes,
-                       config.evaluate.seed if args.seed is None else args.seed, show)
+    results = evaluate(config if len(names) == 1 else configs, policies,
+                       config.evaluate.episodes if args.episodes is None else args.episodes, seed, show)
     if bar is not None:
         bar.close()
     from kvroam.benchmarks.report import terminal_table, write_results
@@ -204,6 +234,9 @@ def command(arguments: Sequence[str] | None = None) -> None:
     if results["scoring"] == "none":
         print("scoring: none, so drift and recall were not measured")
     print("written:", ", ".join(str(path) for path in files.values()))
+    if film is not None:
+        film()
+        print("written:", args.video)
 
 
 def main() -> None:

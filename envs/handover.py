@@ -23,6 +23,7 @@ from . import observations
 from .actions import action_space
 from .config import HandoverConfig, resolve
 from .core import HandoverCore
+from .render import RENDER_MODES, Viewer
 from .rewards import TERMS
 
 
@@ -65,25 +66,26 @@ class HandoverEnv(ParallelEnv):
     ## Arguments
     `config`: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
     `max_cycles`: decision intervals per episode instead of `episode_s`.
+    `render_mode`: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
 
     ## Version History
     * v0: initial version.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
-        "name": "kvroam/Handover-v0", "render_modes": [], "is_parallelizable": True, "render_fps": 10,
+        "name": "kvroam/Handover-v0", "render_modes": list(RENDER_MODES), "is_parallelizable": True, "render_fps": 10,
     }
 
     def __init__(self, config: HandoverConfig | Mapping | str | Path | None = None, *, max_cycles: int | None = None,
                  render_mode: str | None = None) -> None:
-        if render_mode is not None:
-            raise ValueError(f"render_mode is {render_mode!r}: this version draws nothing, use None")
         if max_cycles is not None and max_cycles < 1:
             raise ValueError(f"max_cycles is {max_cycles}: it must be at least 1")
         self.config = resolve(config)
-        self.render_mode = None
+        self.render_mode = render_mode
         self.max_cycles = max_cycles or self.config.max_steps
         self.core = HandoverCore(self.config)
+        self._viewer = Viewer(self.core, render_mode)
+        self.metadata = self.metadata | {"render_fps": self._viewer.fps}
         self.possible_agents = [f"ue_{i}" for i in range(self.config.num_ues)]
         self.agents: list[str] = []
         self._observation_space = observations.space(self.config)
@@ -107,6 +109,7 @@ class HandoverEnv(ParallelEnv):
         self.core.reset([seed])
         self.agents = list(self.possible_agents)
         self._cycle = 0
+        self._viewer.update()
         return self._observations(), self._infos()
 
     def step(self, actions: Mapping[str, np.ndarray]) -> tuple[dict, dict, dict, dict, dict]:
@@ -126,6 +129,7 @@ class HandoverEnv(ParallelEnv):
         chosen = np.stack([np.asarray(actions[a]) for a in self.agents])[None]
         self.core.step(self.core.decode(chosen))
         self._cycle += 1
+        self._viewer.update()
         over = self._cycle >= self.max_cycles
         rewards = {a: float(self.core.reward[0, i]) for i, a in enumerate(self.agents)}
         result = (self._observations(), rewards, dict.fromkeys(self.agents, False),
@@ -138,11 +142,13 @@ class HandoverEnv(ParallelEnv):
         """The observations of all UEs one after the other, float32 [U * F], for centralised critics."""
         return self.core.observe().reshape(-1)
 
-    def render(self) -> None:
-        """Nothing: there is no render mode in this version."""
+    def render(self) -> np.ndarray | None:
+        """A frame, uint8 [600, 800, 3], with render_mode "rgb_array"; otherwise None."""
+        return self._viewer.render()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close the window, if there is one."""
+        self._viewer.close()
 
     def _observations(self) -> dict[str, np.ndarray]:
         rows = self.core.observe()[0]

@@ -1,0 +1,334 @@
+"""Rendering: what frames show, when they change, windows without a display, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from kvroam.envs import HandoverEnv
+from kvroam.envs.config import HandoverConfig, ScoringConfig
+from kvroam.envs.render import Renderer, palette, reading
+from kvroam.envs.render.chart import ceiling
+from kvroam.envs.render.city import STATE_COLOURS
+from kvroam.envs.render.ground import cell_colours
+from kvroam.envs.sim.state import CELL, IDLE, INTERRUPTED, KV, PREPARING, TOKEN, UE
+
+CONFIG = HandoverConfig(num_ues=6, episode_s=3.0, scoring=ScoringConfig(mode="none"))
+
+
+@pytest.fixture
+def env() -> Iterator[HandoverEnv]:
+    env = HandoverEnv(CONFIG, render_mode="rgb_array")
+    env.reset(seed=1)
+    yield env
+    env.close()
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+def stay(env: HandoverEnv) -> None:
+    """One step in which nobody does anything."""
+    env.step({agent: np.zeros(5, int) for agent in env.agents})
+
+
+def frame_of(env: HandoverEnv) -> np.ndarray:
+    frame = env.render()
+    assert frame is not None
+    return frame
+
+
+def near(frame: np.ndarray, at: np.ndarray, reach: int = 6) -> np.ndarray:
+    """The pixels around (x, y)."""
+    x, y = np.rint(at).astype(int)
+    return frame[max(0, y - reach):y + reach + 1, max(0, x - reach):x + reach + 1]
+
+
+def share_of(pixels: np.ndarray, colour: palette.Colour) -> float:
+    return float((np.abs(pixels.astype(int) - colour).max(axis=-1) <= 12).mean())
+
+
+def all_at_home(env: HandoverEnv) -> np.ndarray:
+    """Make every session whole, streaming and at the gNB of its user; returns the records, to be changed."""
+    ue = env.core.sim.state.ue[0]
+    ue["server"] = ue["target"] = ue["radio"]
+    ue["healthy"], ue["streaming"], ue["phase"] = True, True, IDLE
+    ue["bits_left"] = ue["bits_sent"] = 0.0
+    return ue
+
+
+def test_a_frame_is_an_own_array_of_the_documented_shape(env: HandoverEnv) -> None:
+    frame = frame_of(env)
+    assert frame.shape == (600, 800, 3) and frame.dtype == np.uint8
+    assert frame.flags.owndata and frame.flags.writeable and frame.flags.c_contiguous
+    copy = frame.copy()
+    frame[:] = 0
+    assert np.array_equal(frame_of(env), copy)
+
+
+def test_the_same_episode_gives_the_same_frames_and_time_changes_them() -> None:
+    def film() -> list[np.ndarray]:
+        env = HandoverEnv(CONFIG, render_mode="rgb_array")
+        env.reset(seed=4)
+        frames = [frame_of(env)]
+        for _ in range(3):
+            stay(env)
+            frames.append(frame_of(env))
+        return frames
+
+    first = film()
+    assert all(np.array_equal(a, b) for a, b in zip(first, film(), strict=True))
+    assert all(not np.array_equal(a, b) for a, b in zip(first, first[1:], strict=False))
+
+
+def test_rendering_does_not_change_the_world() -> None:
+    digests = []
+    for mode in (None, "rgb_array"):
+        env = HandoverEnv(CONFIG, render_mode=mode)
+        env.reset(seed=2)
+        for _ in range(5):
+            stay(env)
+            if mode:
+                env.render()
+        digests.append(env.core.digest())
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(("change", "state"), [
+    ({}, "streaming"),
+    ({"streaming": False}, "idle"),
+    ({"healthy": False}, "degraded"),
+    ({"server": 1, "healthy": False}, "detoured"),
+    ({"server": 1, "phase": PREPARING, "medium": KV}, "preparing"),
+    ({"server": 1, "phase": INTERRUPTED, "medium": KV, "healthy": False}, "interrupted"),
+])
+def test_a_user_has_the_colour_of_what_happens_to_its_session(env: HandoverEnv, change: dict, state: str) -> None:
+    ue = all_at_home(env)
+    ue["radio"] = ue["server"] = ue["target"] = 0
+    for name, value in change.items():
+        ue[0][name] = value
+    assert reading.STATES[reading.user_states(env.core, 0)[0]] == state
+    renderer = Renderer(env.core)
+    # Alone on the map, away from gNBs: the middle of the map is street in no scene that matters here.
+    far = max(np.ndindex(20, 20), key=lambda k: np.min(np.hypot(
+        *(env.core.sim.scene.gnb_xyz_m[:, :2] - corner(env, k)).T)))
+    ue["x"], ue["y"] = corner(env, (10, 10))
+    ue[0]["x"], ue[0]["y"] = corner(env, far)
+    frame = renderer.frame(reading.History(0))
+    index = reading.STATES.index(state)
+    seen = {s: share_of(near(frame, renderer.user_px()[0], 5), STATE_COLOURS[s]) for s in STATE_COLOURS}
+    assert max(seen, key=lambda s: seen[s]) == index and seen[index] > 0.2
+
+
+def corner(env: HandoverEnv, place: tuple[int, ...]) -> np.ndarray:
+    """A point of a 20 x 20 raster over the map, 10 % away from its edges [m]."""
+    scene = env.core.sim.scene
+    rows, columns = scene.street.shape
+    share = 0.1 + 0.8 * np.array(place) / 19
+    return np.asarray(scene.origin_m) + share * np.array([columns, rows]) * scene.cell_size_m
+
+
+def test_a_transfer_is_an_arc_whose_sent_part_is_bright(env: HandoverEnv) -> None:
+    ue = all_at_home(env)
+    renderer, history = Renderer(env.core), reading.History(0)
+    before = renderer.frame(history)
+    source, target = 0, 6
+    ue[0]["server"], ue[0]["radio"], ue[0]["target"] = source, source, target
+    ue[0]["phase"], ue[0]["medium"], ue[0]["bits_left"], ue[0]["bits_sent"] = PREPARING, KV, 1e9, 0.0
+    waiting = renderer.frame(history)
+    start, end = renderer.gnb_px[source], renderer.gnb_px[target]
+    along = end - start
+    # The top of the bent line, from the definition of a quadratic Bezier curve.
+    top = (start + end) / 2 + 0.11 * np.array([along[1], -along[0]])
+    quarter = 0.5625 * start + 0.375 * (2 * top - (start + end) / 2) + 0.0625 * end
+    assert np.any(near(before, top, 4) != near(waiting, top, 4))
+    assert np.array_equal(near(before, (start + end) / 2, 3), near(waiting, (start + end) / 2, 3))
+    assert share_of(near(waiting, quarter, 2), palette.ORANGE) == 0.0
+    ue[0]["bits_left"], ue[0]["bits_sent"] = 0.5e9, 0.5e9
+    half = renderer.frame(history)
+    assert share_of(near(half, quarter, 2), palette.ORANGE) > 0.2
+    beyond = 0.0625 * start + 0.375 * (2 * top - (start + end) / 2) + 0.5625 * end
+    assert share_of(near(half, beyond, 2), palette.ORANGE) == 0.0
+    # A faster transfer is a wider line.
+    env.core.sim.state.flow[0][0]["bits_sent"] = 4e9 * env.core.sim.interval_s
+    fast = renderer.frame(history)
+    assert share_of(near(fast, quarter, 8), palette.ORANGE) > 1.5 * share_of(near(half, quarter, 8), palette.ORANGE)
+
+
+def test_transfers_say_what_is_sent_and_at_what_rate(env: HandoverEnv) -> None:
+    ue = all_at_home(env)
+    ue[2]["phase"], ue[2]["medium"], ue[2]["server"], ue[2]["target"] = PREPARING, KV, 3, 5
+    ue[2]["bits_sent"], ue[2]["bits_left"] = 3e8, 1e8
+    env.core.sim.state.flow[0][2]["bits_sent"] = 2e8
+    ue[4]["phase"], ue[4]["medium"], ue[4]["server"], ue[4]["target"] = INTERRUPTED, TOKEN, 5, 3
+    kv, token = reading.transfers(env.core, 0)
+    assert (kv.user, kv.source, kv.target, kv.medium) == (2, 3, 5, KV)
+    assert kv.sent == pytest.approx(0.75) and kv.rate_bps == pytest.approx(2e9)
+    assert (token.user, token.source, token.target, token.sent) == (4, 5, 3, 1.0)
+
+
+def test_a_session_left_behind_draws_its_detour_once(env: HandoverEnv) -> None:
+    ue = all_at_home(env)
+    ue["radio"] = ue["server"] = 2
+    assert reading.detours(env.core, 0) == []
+    ue["server"][:3] = 7
+    assert reading.detours(env.core, 0) == [(7, 2)]
+
+
+def test_a_gnb_shows_its_loads_and_its_memory_where_that_is_limited() -> None:
+    cell = np.zeros((1, 2), [*CELL.descr, *([] if "memory_bytes" in (CELL.names or ()) else [("memory_bytes", "f8")])])
+    cell["load"], cell["memory_bytes"] = [0.3, 1.4], [40e9, 80e9]
+    view = SimpleNamespace(prefill_wait_s=np.array([[0.0, 0.25]]))
+    core = SimpleNamespace(sim=SimpleNamespace(state=SimpleNamespace(cell=cell)), view=view)
+    radio, prefill = (share for _, share in reading.server_loads(core, 0))
+    assert radio.tolist() == [0.3, 1.0] and prefill.tolist() == [0.0, 0.5]
+    view.free_memory_bytes = np.array([[10e9, 80e9]])
+    assert reading.server_loads(core, 0)[2][1].tolist() == [0.75, 0.0]
+
+
+def test_the_history_has_each_step_of_the_last_20_s_once_and_begins_anew_with_an_episode() -> None:
+    world = np.zeros(1, [("time_s", "f8")])
+    flow = np.zeros((1, 2), [("interruption_s", "f8")])
+    core = SimpleNamespace(scores=SimpleNamespace(kl=np.array([[0.5, 0.25]])), sim=SimpleNamespace(
+        state=SimpleNamespace(world=world, flow=flow)))
+    history = reading.History(0)
+    history.record(core)
+    assert not history.points
+    for step in range(1, 301):
+        world["time_s"], flow["interruption_s"] = 0.1 * step, [[0.001 * step, 0.0]]
+        history.record(core)
+        history.record(core)
+    assert len(history.points) == 200
+    assert history.points[-1] == pytest.approx((30.0, 300.0, 0.75))
+    assert history.points[0][0] == pytest.approx(10.1)
+    world["time_s"] = 0.1
+    history.record(core)
+    assert len(history.points) == 1
+
+
+def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEnv) -> None:
+    renderer = Renderer(env.core)
+    env.core.sim.state.world["time_s"] = 20.0
+    heights = []
+    for lost in (50.0, 100.0):
+        history = reading.History(0)
+        history.points.append((20.0, lost, 0.0))
+        chart = renderer.frame(history)[600 - 104:, 30:280]
+        heights.append((np.abs(chart.astype(int) - palette.VERMILLION).max(axis=-1) == 0).any(axis=1).sum())
+    assert heights[0] > 10 and heights[1] == pytest.approx(2 * heights[0], abs=1)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (30.0, 50.0), (501.0, 1000.0),
+                                                 (0.03, 0.05)])
+def test_an_axis_ends_at_a_round_number_that_is_not_below_its_values(value: float, expected: float) -> None:
+    assert ceiling(value) == pytest.approx(expected)
+
+
+def test_neighbouring_cells_have_different_colours() -> None:
+    best = np.repeat(np.repeat(np.arange(4).reshape(2, 2), 5, axis=0), 5, axis=1)
+    colours = cell_colours(best, np.ones(best.shape, bool), 4)
+    assert len({colours[0], colours[1], colours[2]}) == 3 and len({colours[1], colours[2], colours[3]}) == 3
+
+
+def test_another_environment_of_a_batch_is_drawn_as_it_would_be_alone() -> None:
+    from kvroam.envs.core import HandoverCore
+
+    batch, alone = HandoverCore(CONFIG, 2), HandoverCore(CONFIG)
+    batch.reset([5, 6])
+    alone.reset([6])
+    history = reading.History(0)
+    assert np.array_equal(Renderer(batch, 1).frame(history), Renderer(alone).frame(history))
+    assert not np.array_equal(Renderer(batch, 0).frame(history), Renderer(alone).frame(history))
+    with pytest.raises(ValueError, match=r"environment 2 .* there are 2"):
+        Renderer(batch, 2)
+    with pytest.raises(ValueError, match="64 x 48"):
+        Renderer(batch, 0, size=(64, 48))
+
+
+def test_human_mode_shows_every_step_in_a_window_that_close_releases() -> None:
+    import pygame
+
+    env = HandoverEnv(CONFIG, render_mode="human")
+    assert env.reset(seed=1) and pygame.display.get_surface().get_size() == (800, 600)
+    shown = []
+    for _ in range(2):
+        stay(env)
+        shown.append(pygame.surfarray.array3d(pygame.display.get_surface()))
+    assert shown[0].any() and not np.array_equal(*shown)
+    assert env.render() is None
+    env.close()
+    assert pygame.display.get_surface() is None
+    env.close()
+
+
+def test_the_window_shows_what_the_array_holds() -> None:
+    import pygame
+
+    frames = []
+    for mode in ("human", "rgb_array"):
+        env = HandoverEnv(CONFIG, render_mode=mode)
+        env.reset(seed=1)
+        stay(env)
+        frames.append(env.render())
+        if mode == "human":
+            frames[0] = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+        env.close()
+    assert np.array_equal(*frames)
+
+
+def test_render_modes_and_the_rate_of_frames_are_declared() -> None:
+    env = HandoverEnv({"interval_s": 0.05, "episode_s": 1.0, "scoring": {"mode": "none"}}, render_mode="rgb_array")
+    assert env.metadata["render_modes"] == ["human", "rgb_array"] and env.metadata["render_fps"] == 20
+    assert HandoverEnv.metadata["render_fps"] == 10 and env.render_mode == "rgb_array"
+
+
+def test_an_unknown_mode_is_refused_and_no_mode_warns() -> None:
+    with pytest.raises(gymnasium.error.UnsupportedMode, match=r"'ansi'.*human, rgb_array"):
+        HandoverEnv(CONFIG, render_mode="ansi")
+    env = HandoverEnv(CONFIG)
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="without a render mode"):
+        assert env.render() is None
+    env.close()
+
+
+def test_a_frame_before_the_first_reset_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="reset"):
+        HandoverEnv(CONFIG, render_mode="rgb_array").render()
+
+
+def test_an_environment_that_was_drawn_can_be_pickled(env: HandoverEnv) -> None:
+    stay(env)
+    frame = frame_of(env)
+    viewer = pickle.loads(pickle.dumps(env._viewer))
+    assert np.array_equal(viewer.render(), frame)
+
+
+def test_pygame_is_imported_by_the_first_frame_only() -> None:
+    program = ("import sys, kvroam; from kvroam.envs import HandoverEnv; "
+               "env = HandoverEnv({'scoring': {'mode': 'none'}}, render_mode='rgb_array'); env.reset(seed=0); "
+               "assert 'pygame' not in sys.modules; env.render(); assert 'pygame' in sys.modules")
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_without_pygame_the_error_names_the_remedy(env: HandoverEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(gymnasium.error.DependencyNotInstalled, match=r"kvroam\[render\]"):
+        env.render()
+
+
+def test_the_palette_is_the_one_that_okabe_and_ito_published() -> None:
+    published = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
+    assert [palette.hexadecimal(colour) for colour in palette.ALL[:7]] == published
+    assert palette.blend((200, 100, 0), (0, 0, 0), 0.5) == (100, 50, 0)
+    assert {STATE_COLOURS[k] for k in range(len(reading.STATES))} <= set(palette.ALL)
+    assert UE.names is not None and len(set(STATE_COLOURS.values())) == len(reading.STATES)
