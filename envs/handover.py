@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -72,7 +72,7 @@ class HandoverEnv(ParallelEnv):
     * v0: initial version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012
         "name": "kvroam/Handover-v0", "render_modes": list(RENDER_MODES), "is_parallelizable": True, "render_fps": 10,
     }
 

@@ -1,4 +1,4 @@
-"""Pictures of an environment: the map, sessions on their way, servers, and what the users lose, as a window or an array.
+"""Pictures of an environment: the map, sessions on their way, servers, what users lose; a window or an array.
 
 Pygame is imported when the first frame is drawn: `pip install 'kvroam[render]'`.
 """

@@ -10,6 +10,8 @@ import numpy as np
 
 from .palette import TEXT, Colour
 
+Point = tuple[float, float] | np.ndarray  # x, y [pixels]
+
 # Small shapes are drawn this many times larger, then averaged: smoother than any of pygame's own edges.
 _FINER = 8
 # Directions of the corners of each shape from its centre; a disc has none.
@@ -47,7 +49,7 @@ class Canvas:
         self._markers: dict[tuple, Any] = {}
         self._fonts: dict[tuple[int, bool], Any] = {}
 
-    def text(self, words: str, at: tuple[float, float], size: int = 12, colour: Colour = (255, 255, 255),
+    def text(self, words: str, at: Point, size: int = 12, colour: Colour = (255, 255, 255),
              bold: bool = False, align: str = "left") -> int:
         """Write `words` with the vertical middle of the line at `at`; returns the width in pixels."""
         key = (words, size, colour, bold)
@@ -61,7 +63,7 @@ class Canvas:
         self.surface.blit(image, (round(x), round(at[1] - height / 2)))
         return width
 
-    def marker(self, shape: str, at: tuple[float, float], radius: float, colour: Colour, edge: Colour,
+    def marker(self, shape: str, at: Point, radius: float, colour: Colour, edge: Colour,
                hollow: bool = False, halo: bool = False) -> None:
         """Put a small shape (disc, triangle, square or diamond) on the surface, with a ring around it if `halo`."""
         key = (shape, radius, colour, edge, hollow, halo)
@@ -89,9 +91,9 @@ class Canvas:
         for x, y in points:
             self.marker("disc", (x, y), radius, colour, edge)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], colour: Colour) -> None:
+    def line(self, start: Point, end: Point, colour: Colour) -> None:
         """Draw a thin smooth line."""
-        self.pygame.draw.aaline(self.surface, colour, start, end)
+        self.pygame.draw.aaline(self.surface, colour, tuple(start), tuple(end))
 
     def box(self, left: float, top: float, width: float, height: float, colour: Colour, corner: int = 0) -> None:
         """Fill a rectangle, its corners rounded by `corner` pixels."""

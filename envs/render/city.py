@@ -10,7 +10,7 @@ import numpy as np
 
 from ..sim.state import IDLE, TOKEN
 from . import palette
-from .canvas import Canvas
+from .canvas import Canvas, Point
 from .ground import ground
 from .palette import Colour
 from .reading import (
@@ -46,7 +46,7 @@ def badge_size(loads: int) -> tuple[int, int]:
     return 24 + 6 * loads, 20
 
 
-def badge(canvas: Canvas, at: tuple[float, float], name: str, loads: list[float]) -> None:
+def badge(canvas: Canvas, at: Point, name: str, loads: list[float]) -> None:
     """Draw a gNB's badge around `at`: its number, and one bar per load, each a share in [0, 1]."""
     width, height = badge_size(len(loads))
     left, top = at[0] - width / 2, at[1] - height / 2
@@ -85,7 +85,7 @@ class City:
         self.gnb_px = self.pixel(np.asarray(scene.gnb_xyz_m)[:, :2])
         self._badges = self._places(badge_size(len(server_loads(core, env))))
         for mast, at in zip(self.gnb_px, self._badges, strict=True):
-            canvas.line(tuple(mast), tuple(at), palette.FAINT)
+            canvas.line(mast, at, palette.FAINT)
 
     def pixel(self, position_m: np.ndarray) -> np.ndarray:
         """Pixels (x, y) of positions [..., 2] [m]."""
@@ -99,7 +99,7 @@ class City:
         ue = self._core.sim.state.ue[self._env]
         users = self.pixel(np.stack([ue["x"], ue["y"]], axis=-1))
         for u, cell in enumerate(ue["radio"]):
-            canvas.line(tuple(users[u]), tuple(self.gnb_px[cell]), palette.LINE)
+            canvas.line(users[u], self.gnb_px[cell], palette.LINE)
         for server, radio in detours(self._core, self._env):
             points = arc(self.gnb_px[server], self.gnb_px[radio])
             for k in range(1, _POINTS - 1, 3):
@@ -111,13 +111,13 @@ class City:
             rank[transfer.source, transfer.target] += 1
         loads = server_loads(self._core, self._env)
         for cell, (mast, at) in enumerate(zip(self.gnb_px, self._badges, strict=True)):
-            canvas.marker("triangle", tuple(mast), 4.0, palette.TEXT, palette.BLACK)
+            canvas.marker("triangle", mast, 4.0, palette.TEXT, palette.BLACK)
             badge(canvas, at, str(cell), [float(share[cell]) for _, share in loads])
         states = user_states(self._core, self._env)
         # The ones that matter are drawn last, above the others.
         for u in sorted(range(len(ue)), key=lambda u: (states[u] in (PREPARING_, INTERRUPTED_), u)):
             shape = SHAPES[ue[u]["medium"]] if ue[u]["phase"] != IDLE else "disc"
-            user(canvas, tuple(users[u]), int(states[u]), shape)
+            user(canvas, users[u], int(states[u]), shape)
         canvas.surface.set_clip(None)
 
     def _transfer(self, canvas: Canvas, transfer: Transfer, rank: int) -> None:
@@ -131,7 +131,7 @@ class City:
         front = round(transfer.sent * (_POINTS - 1))
         canvas.curve(points, width, palette.blend(colour, palette.GROUND, 0.45))
         canvas.curve(points[:front + 1], width, colour)
-        canvas.marker("disc", tuple(points[front]), 2.5, palette.TEXT, palette.GROUND)
+        canvas.marker("disc", points[front], 2.5, palette.TEXT, palette.GROUND)
 
     def _places(self, size: tuple[int, int]) -> list[tuple[float, float]]:
         """Where the badges stand: beside their gNB, clear of each other, over as little street as can be."""
@@ -167,7 +167,7 @@ class City:
         canvas.text(f"{metres:g} m", (x + length / 2, y - 10), 11, palette.TEXT, align="centre")
 
 
-def user(canvas: Canvas, at: tuple[float, float], state: int, shape: str = "disc") -> None:
+def user(canvas: Canvas, at: Point, state: int, shape: str = "disc") -> None:
     """Draw a user whose session is in `state` (index into reading.STATES)."""
     canvas.marker(shape, at, USER_RADIUS, STATE_COLOURS[state], palette.BLACK, hollow=state == IDLE_,
                   halo=state == INTERRUPTED_)

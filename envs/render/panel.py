@@ -25,7 +25,7 @@ class Panel:
 
     def __init__(self, canvas: Canvas, core: Any, env: int, area: tuple[int, int, int, int], caption: str) -> None:
         self._core, self._env, self._area = core, env, area
-        left, top, width, height = area
+        left, top, width, _ = area
         self._x, self._right = left + 14, left + width - 12
         canvas.box(*area, palette.PANEL)
         used = canvas.text("kvroam", (self._x, top + 20), 17, palette.TEXT, bold=True)
@@ -88,7 +88,7 @@ class Panel:
         colour = STATE_COLOURS[INTERRUPTED_]
         canvas.curve(self._sample(y), 5.0, palette.blend(colour, palette.GROUND, 0.45))
         canvas.curve(self._sample(y)[:10], 5.0, colour)
-        canvas.marker("disc", tuple(self._sample(y)[9]), 2.5, palette.TEXT, palette.GROUND)
+        canvas.marker("disc", self._sample(y)[9], 2.5, palette.TEXT, palette.GROUND)
 
     def _sample_tokens(self, canvas: Canvas, y: float) -> None:
         canvas.dots(self._sample(y)[::3], 1.0, STATE_COLOURS[INTERRUPTED_], palette.GROUND)

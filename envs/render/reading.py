@@ -19,8 +19,9 @@ FULL_WAIT_S = 0.5
 def user_states(core: Any, env: int) -> np.ndarray:
     """What happens to each user's session, index into STATES, int [U]; the first of these that holds.
 
-    interrupted: no service until the cache has arrived; preparing: the cache moves while the session streams; detoured:
-    the session stayed at another gNB; degraded: its cache is not whole or not exact; streaming, or idle between answers.
+    interrupted: no service until the cache has arrived; preparing: the cache moves while the session streams;
+    detoured: the session stayed at another gNB; degraded: its cache is not whole or not exact; streaming; idle: the
+    user reads or types.
     """
     ue = core.sim.state.ue[env]
     return np.select(
@@ -55,14 +56,17 @@ def transfers(core: Any, env: int) -> list[Transfer]:
 
 
 def detours(core: Any, env: int) -> list[tuple[int, int]]:
-    """Pairs (server's gNB, user's gNB) between which tokens of sessions left behind are forwarded, sorted, once each."""
+    """Pairs (server's gNB, user's gNB) between which tokens of sessions left behind travel, sorted, once each."""
     ue = core.sim.state.ue[env]
     behind = ue[(ue["server"] != ue["radio"]) & (ue["phase"] == IDLE)]
     return sorted({(int(me["server"]), int(me["radio"])) for me in behind})
 
 
 def server_loads(core: Any, env: int) -> list[tuple[str, np.ndarray]]:
-    """What the bars of a gNB mean and how full they are, [(meaning, share in [0, 1] [C])]; memory where it is limited."""
+    """What the bars of a gNB mean and how full they are, [(meaning, share in [0, 1] [C])].
+
+    The memory of the servers is among them where the core has it: `view.free_memory_bytes` and `cell.memory_bytes`.
+    """
     cell = core.sim.state.cell[env]
     loads = [("radio load", cell["load"]),
              (f"prefill queue (full: {FULL_WAIT_S:g} s)", core.view.prefill_wait_s[env] / FULL_WAIT_S)]

@@ -84,7 +84,9 @@ def frames_of(config: Any, start_s: float = 0.0, seconds: float | None = None) -
     if not (math.isfinite(start_s) and (seconds is None or math.isfinite(seconds))):
         raise ConfigError(f"a video of {seconds} s from {start_s} s: give finite times")
     first = round(start_s / config.interval_s)
-    last = config.max_steps if seconds is None else min(config.max_steps, first + round(seconds / config.interval_s) - 1)
+    last = config.max_steps
+    if seconds is not None:
+        last = min(last, first + round(seconds / config.interval_s) - 1)
     if not 0 <= first <= last:
         raise ConfigError(f"a video of {'all' if seconds is None else f'{seconds:g}'} s from {start_s:g} s has no "
                           f"frame: the episode lasts {config.episode_s:g} s in steps of {config.interval_s:g} s")
