@@ -328,8 +328,9 @@ def test_without_pygame_the_error_names_the_remedy(env: HandoverEnv, monkeypatch
 
 
 def test_the_palette_is_the_one_that_okabe_and_ito_published() -> None:
-    published = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
-    assert [palette.hexadecimal(colour) for colour in palette.ALL[:7]] == published
+    published = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+                 (240, 228, 66)]
+    assert list(palette.ALL[:7]) == published
     assert palette.blend((200, 100, 0), (0, 0, 0), 0.5) == (100, 50, 0)
     assert {STATE_COLOURS[k] for k in range(len(reading.STATES))} <= set(palette.ALL)
     assert len(set(STATE_COLOURS.values())) == len(reading.STATES)
