@@ -64,6 +64,7 @@ def test_a_gif_has_every_frame_at_its_time_and_keeps_colours_that_are_rare(tmp_p
     for k, frame in enumerate(frames):
         frame[..., 2] = np.arange(80)  # a gradient that would fill a palette of its own
         frame[:, :, 0] = np.arange(60)[:, None]
+        frame[20:23, 5 * k:5 * k + 3] = palette.SKY  # frames that are equal would be joined
         if k >= 8:  # later than the frames from which the palette is made
             frame[10:13, 5 * k:5 * k + 3] = palette.YELLOW
     video.write(tmp_path / "a.gif", frames, fps=10)
