@@ -11,6 +11,7 @@ from ..errors import PolicyError
 from .base import Policy
 from .ctho import CtHO
 from .fixed import CacheHandover, TokenAware, TokenHandover
+from .jmsra import JMSRA
 from .random import RandomPolicy
 
 _MAKERS: dict[str, Callable[[HandoverConfig, int], Policy]] = {
@@ -18,6 +19,7 @@ _MAKERS: dict[str, Callable[[HandoverConfig, int], Policy]] = {
     "tho": lambda config, seed: TokenHandover(),
     "cho": lambda config, seed: CacheHandover(),
     "ctho": lambda config, seed: CtHO(),
+    "jmsra": lambda config, seed: JMSRA(),
     "token-aware": lambda config, seed: TokenAware(),
 }
 
