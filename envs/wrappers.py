@@ -5,7 +5,7 @@ Every Box or Dict action stands for one MultiDiscrete action, and so for one Pla
 | format | target, medium, handover               | keep, precision, share                                       |
 |--------|----------------------------------------|--------------------------------------------------------------|
 | Box    | one score in [-1, 1] per choice, the   | one number in [-1, 1]: the levels of the configuration in    |
-|        | highest wins (handover: one, > 0)      | ascending order share that interval equally                  |
+|        | highest wins (handover: one, >= 0)     | ascending order share that interval equally                  |
 | Dict   | Discrete                               | Box: the value itself (ratio, bit, weight); nearest level     |
 
 For a controller of all UEs (HandoverCentral) every entry has one row per UE.
@@ -71,12 +71,11 @@ class DictFormat:
 
     Args:
         config: the levels; a value stands for the nearest one, the first of two that are equally near.
-        ues: UEs that one action is for; above 1 (or with `rows`) each entry has one row per UE.
-        rows: whether entries have a row per UE even for one UE.
+        ues: UEs that one action is for; above 1 each entry has one row per UE.
     """
 
-    def __init__(self, config: ActionConfig, ues: int = 1, rows: bool = False) -> None:
-        self.rows = ues if rows or ues > 1 else None
+    def __init__(self, config: ActionConfig, ues: int = 1) -> None:
+        self.rows = ues if ues > 1 else None
         self._levels = {name: np.array(getattr(config, attribute), np.float64)
                         for name, attribute in _LEVELS.items()}
         parts: dict[str, spaces.Space] = {}
