@@ -1,4 +1,4 @@
-"""Every interface is a view of one core: the same trajectory for one seed, the checks of the libraries, registration."""
+"""Every interface is a view of one core: the same trajectory for one seed, the libraries' checks, registration."""
 
 from __future__ import annotations
 
