@@ -27,7 +27,8 @@ class Ego:
         config: the environment.
         ego: name of the UE that learns.
         others: a policy by name or checkpoint (kvroam.agents.make), a policy object (kvroam.agents.Policy), or a
-            function from NetworkView to PLAN [E, U].
+            function from NetworkView to PLAN [E, U]. With actions.trigger policy the first two follow event A3 unless
+            they decide handovers themselves; a function decides all.
 
     Raises:
         ValueError: no such UE, or `others` is nothing of the kind.
@@ -45,6 +46,10 @@ class Ego:
             from ..agents import make
 
             others = make(str(others), config)
+        elif hasattr(others, "act"):
+            from ..agents import in_charge
+
+            others = in_charge(others, config.actions)
         self._act: Any = getattr(others, "act", others)
         self._reset: Any = getattr(others, "reset", None)
         if not callable(self._act):

@@ -10,7 +10,7 @@ import pytest
 
 from kvroam import agents
 from kvroam.agents.following import follow_a3
-from kvroam.envs import HandoverCore, HandoverEnv
+from kvroam.envs import HandoverCore, HandoverEgoEnv, HandoverEnv
 from kvroam.envs.actions import sizes
 from kvroam.envs.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.sim.simulator import idle_plans
@@ -129,6 +129,23 @@ def test_policies_that_follow_a3_make_the_handovers_of_a3(name: str) -> None:
     handovers = sum(len(mine) - 1 for mine in visited[0])
     alike = sum(a == b for a, b in zip(*visited, strict=True))
     assert handovers > 8 and alike >= 6, visited
+
+
+def test_policy_objects_follow_a3_too_where_they_are_evaluated_and_where_they_are_the_others() -> None:
+    from kvroam.agents.constant import ConstantPlan
+    from kvroam.configs.loader import load
+    from kvroam.envs.config import Experiment
+    from kvroam.evaluate import evaluate
+
+    config = load(Experiment, "handover", ["num_ues=8", "episode_s=20", "scoring.mode=none", "actions.trigger=policy"])
+    results = evaluate(config, [ConstantPlan("kv")], 1, 5)
+    assert results["policies"]["kv 16 bit"]["episodes"]["handovers"][0] > 0
+    env, moves = HandoverEgoEnv(config, others=ConstantPlan("kv")), np.zeros(8)
+    env.reset(seed=5)
+    for _ in range(200):
+        env.step(np.zeros(6, np.int64))
+        moves += env.core.sim.state.flow["handovers"][0]
+    assert moves[0] == 0 < moves[1:].sum()
 
 
 @pytest.mark.parametrize("name", agents.names())
