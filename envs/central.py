@@ -71,6 +71,7 @@ class HandoverCentralEnv(ControllerEnv):
     ## Arguments
     `config`: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
     `max_cycles`: decision intervals per episode instead of `episode_s`.
+    `render_mode`: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
 
     ## Version History
     * v0: initial version.

@@ -20,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from .actions import Choices
 from .config import HandoverConfig
 from .core import HandoverCore
+from .render import RENDER_MODES, Viewer
 from .rewards import TERMS, total
 
 Config = HandoverConfig | Mapping | str | Path | None
@@ -83,18 +84,18 @@ class ControllerEnv(gym.Env[np.ndarray, np.ndarray]):
         config: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
         controller: made from the resolved configuration.
         max_cycles: decision intervals per episode instead of `episode_s`.
-        render_mode: None.
+        render_mode: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 10}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, config: HandoverConfig, controller: Controller, max_cycles: int | None,
                  render_mode: str | None) -> None:
-        if render_mode is not None:
-            raise ValueError(f"render_mode is {render_mode!r}: this version draws nothing, use None")
         self.config, self.controller, self.render_mode = config, controller, render_mode
         self.max_cycles = _horizon(config, max_cycles, "max_cycles")
         self.core = HandoverCore(config)
+        self._viewer = Viewer(self.core, render_mode)
+        self.metadata = self.metadata | {"render_fps": self._viewer.fps}
         self.observation_space, self.action_space = controller.observation_space, controller.action_space
         self._cycle = -1
 
@@ -104,6 +105,7 @@ class ControllerEnv(gym.Env[np.ndarray, np.ndarray]):
         self.core.reset([seed])
         self.controller.reset(self.core)
         self._cycle = 0
+        self._viewer.update()
         return self.controller.observe(self.core)[0], self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -117,8 +119,17 @@ class ControllerEnv(gym.Env[np.ndarray, np.ndarray]):
             raise ResetNeeded(_RESET_FIRST)
         self.core.step(_plans(self.controller, self.core, action, self.action_space))
         self._cycle += 1
+        self._viewer.update()
         reward = float(total(self.controller.terms(self.core))[0])
         return (self.controller.observe(self.core)[0], reward, False, self._cycle >= self.max_cycles, self._info())
+
+    def render(self) -> np.ndarray | None:
+        """A frame, uint8 [600, 800, 3], with render_mode "rgb_array"; otherwise None."""
+        return self._viewer.render()
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._viewer.close()
 
     def action_masks(self) -> np.ndarray:
         """Which choices can have an effect, bool [sum of the action sizes]; sb3-contrib's MaskablePPO asks for it."""
@@ -136,7 +147,8 @@ class ControllerVectorEnv(VectorEnv):
 
     Args:
         num_envs: environments side by side.
-        config, controller, max_cycles, render_mode: as for ControllerEnv.
+        config, controller, max_cycles: as for ControllerEnv.
+        render_mode: None; make single environments to see one.
         max_episode_steps: ends an episode before its horizon, as gymnasium.make's time limit; None or -1: does not.
         autoreset_mode: NEXT_STEP (Gymnasium's default: the step after the end resets and ignores its actions) or
             SAME_STEP (the last step returns the first observation of the next episode; the last one is in
@@ -150,7 +162,7 @@ class ControllerVectorEnv(VectorEnv):
                  max_episode_steps: int | None, render_mode: str | None, autoreset_mode: AutoresetMode | str,
                  threads: int) -> None:
         if render_mode is not None:
-            raise ValueError(f"render_mode is {render_mode!r}: this version draws nothing, use None")
+            raise ValueError(f"render_mode is {render_mode!r}: a batch draws nothing, use None, or gymnasium.make")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode == AutoresetMode.DISABLED:
             raise ValueError("autoreset_mode is Disabled: all environments end together, use NextStep or SameStep")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -47,9 +47,9 @@ class Ego:
 
             others = make(str(others), config)
         elif hasattr(others, "act"):
-            from ..agents import in_charge
+            from ..agents import Policy, in_charge
 
-            others = in_charge(others, config.actions)
+            others = in_charge(cast(Policy, others), config.actions)
         self._act: Any = getattr(others, "act", others)
         self._reset: Any = getattr(others, "reset", None)
         if not callable(self._act):
@@ -120,6 +120,7 @@ class HandoverEgoEnv(ControllerEnv):
     `ego`: the UE that learns, `ue_0`.
     `others`: a policy's name or checkpoint, a policy, or a function from NetworkView to plans; `ctho`.
     `max_cycles`: decision intervals per episode instead of `episode_s`.
+    `render_mode`: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
 
     ## Version History
     * v0: initial version.

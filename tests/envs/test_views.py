@@ -211,6 +211,18 @@ def test_the_batched_vector_environment_does_what_gymnasiums_own_does(
     theirs.close()
 
 
+def test_a_frame_is_that_of_the_parallel_environment() -> None:
+    pytest.importorskip("pygame", reason="frames need pygame: pip install 'kvroam[render]'")
+    frames = []
+    for make in (HandoverEnv, HandoverCentralEnv, HandoverEgoEnv):
+        view = make(CONFIG, render_mode="rgb_array")
+        view.reset(seed=3)
+        frames.append(view.render())
+        view.close()
+    assert frames[0].shape == (600, 800, 3) and frames[0].std() > 10
+    assert all(np.array_equal(frame, frames[0]) for frame in frames)
+
+
 def test_the_ego_decides_for_itself_alone_and_the_others_follow_their_policy() -> None:
     from kvroam.agents import make
 
