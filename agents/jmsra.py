@@ -247,7 +247,7 @@ class JMSRA:
             sources = [0] if view.pool else np.unique(server[e, involved[e]])
             for source in sources:
                 group = np.flatnonzero(involved[e] & (view.pool | (server[e] == source)))
-                self._plan_group(view, plans, e, group, int(source), coming[e, group])
+                self._plan_group(view, plans, int(e), group, int(source), coming[e, group])
         return plans
 
     def _plan_group(self, view, plans, e: int, group: np.ndarray, source: int, coming: np.ndarray) -> None:

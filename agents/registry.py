@@ -11,6 +11,7 @@ from ..errors import PolicyError
 from .base import Policy
 from .ctho import CtHO
 from .fixed import CacheHandover, TokenAware, TokenHandover
+from .following import in_charge
 from .jmsra import JMSRA
 from .random import RandomPolicy
 
@@ -41,7 +42,7 @@ def make(name: str, config: HandoverConfig, seed: int = 0) -> Policy:
         PolicyError: no such name and no such file, or a checkpoint made for other spaces.
     """
     if name in _MAKERS:
-        return _MAKERS[name](config, seed)
+        return in_charge(_MAKERS[name](config, seed), config.actions)
     path = Path(name)
     if path.exists():
         from .learned import LearnedPolicy

@@ -102,7 +102,8 @@ def findings(points: list[Point]) -> list[Finding]:
         Finding("neither medium is uniformly best: bandwidth", "yes", f"{ends[bandwidth][0]} at {SWEEPS[0][1][0]} MHz, "
                 f"{ends[bandwidth][1]} at {SWEEPS[0][1][-1]} MHz", ends[bandwidth] == ("NL only", "KV only")),
         Finding("neither medium is uniformly best: compute", "yes",
-                f"{ends[decoding][0]} at {SWEEPS[1][1][0]} ms/token, {ends[decoding][1]} at {SWEEPS[1][1][-1]} ms/token", ends[decoding] == ("NL only", "KV only")),
+                f"{ends[decoding][0]} at {SWEEPS[1][1][0]} ms/token, "
+                f"{ends[decoding][1]} at {SWEEPS[1][1][-1]} ms/token", ends[decoding] == ("NL only", "KV only")),
         Finding("JMSRA is never worse than the better single medium", "yes", f"{min(lead):.2f}x to {max(lead):.2f}x "
                 "lower", min(lead) >= 1.0 - 1e-9),
         Finding("JMSRA is close to the optimum", "low-complexity, near-optimal", f"mean gap at most {max(gaps):.2f} %",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from . import cell_change, compute, migration, mobility, radio, sessions
+from . import cell_change, compute, migration, mobility, radio, sessions, trigger
 from .backhaul import weighted_fair_rates
 from .state import IDLE, INTERRUPTED, OPENED, PREPARING, WAITING, State, Tables
 from .streams import WORLD, uniform
@@ -71,6 +71,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
     for u in range(ues):
         clear(flow[u])
         migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+    if p.policy_trigger == 1:
+        trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
 
     while True:
         for u in range(ues):
@@ -97,7 +99,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         for u in range(ues):
             me = ue[u]
             decode[u] = sessions.decode_rate(ue, u, p, cell, now)
-            if me.fire_s < at:
+            if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
             if me.phase == INTERRUPTED and me.resume_s < at:
                 at, what, who = me.resume_s, _RESUME, u
