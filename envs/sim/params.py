@@ -40,6 +40,11 @@ class RadioConfig:
     time_to_trigger_s: float = 0.16  # [s]
     interruption_s: float = 0.05  # random access and RRC at the new cell [s]
     pingpong_window_s: float = 2.0  # back to the previous cell within this time counts as ping-pong [s]
+    q_out_db: float = -8.0  # SINR below which the link is out of sync (TS 38.133, 8.1) [dB]
+    q_in_db: float = -6.0  # SINR above which it is in sync again [dB]
+    t310_s: float = 1.0  # out of sync for this long is a radio-link failure (TS 38.331, 5.3.10) [s]
+    reestablishment_s: float = 0.2  # from the failure to the connection at the strongest cell [s]
+    monitoring_load: float = 0.2  # load of every interferer in the SINR of link monitoring [1]
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -49,8 +54,12 @@ class RadioConfig:
         require(self.token_payload_bits > 0,
                 f"token_payload_bits is {self.token_payload_bits}: it must be above 0")
         for name in ("filter_k", "measurement_noise_db", "hysteresis_db", "time_to_trigger_s", "interruption_s",
-                     "pingpong_window_s", "max_air_s"):
+                     "pingpong_window_s", "max_air_s", "t310_s", "reestablishment_s"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(self.q_out_db <= self.q_in_db,
+                f"q_out_db is {self.q_out_db}: it must not be above q_in_db ({self.q_in_db})")
+        require(0 <= self.monitoring_load <= 1,
+                f"monitoring_load is {self.monitoring_load}: it must lie in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 
 
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
-    """The most events of one UE in one step: it changes cell once, so it resumes three times at most, and between the
-    openings of two sessions a whole script is decoded, however fast."""
+    """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, and
+    between the openings of two sessions a whole script is decoded, however fast."""
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
     return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
 
@@ -114,6 +114,8 @@ def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving,
         measurement_noise_db=radio.measurement_noise_db, a3_offset_db=radio.a3_offset_db,
         hysteresis_db=radio.hysteresis_db, time_to_trigger_s=radio.time_to_trigger_s,
         radio_interruption_s=radio.interruption_s, pingpong_window_s=radio.pingpong_window_s,
+        q_out_db=radio.q_out_db, q_in_db=radio.q_in_db, t310_s=radio.t310_s,
+        reestablishment_s=radio.reestablishment_s, monitoring_load=radio.monitoring_load,
         convoy_gap_s=mobility.convoy_gap_s, vehicle_low=mobility.vehicle_speed_mps[0],
         vehicle_high=mobility.vehicle_speed_mps[1], walk_low=mobility.pedestrian_speed_mps[0],
         walk_high=mobility.pedestrian_speed_mps[1], context_low=sessions.context_tokens[0],

@@ -40,6 +40,8 @@ UE = np.dtype([
     ("radio", "i4"), ("previous", "i4"), ("since_s", "f8"),  # serving cell, the one before, time of the last change
     ("fire_s", "f8"), ("fire_cell", "i4"), ("phase_s", "f8"),  # next A3 handover; offset of the measurement instant
     ("sinr_db", "f8"), ("air_s", "f8"),  # time on the air of one token [s]
+    # radio-link failure: SINR at the monitoring load; expiry of T310 and instant of re-establishment (inf: none)
+    ("monitor_db", "f8"), ("t310_s", "f8"), ("reconnect_s", "f8"), ("rlf", "b1"),  # rlf: in this interruption
     # session
     ("server", "i4"), ("session", "i4"), ("script", "i4"), ("turn", "i4"),
     ("context", "f8"), ("end", "f8"),  # serving tokens now, and where the script ends
@@ -68,12 +70,14 @@ FLOW = np.dtype([
     ("interruption_s", "f8"), ("tokens", "f8"), ("latency_s", "f8"), ("detour_s", "f8"),
     ("bits_sent", "f8"), ("gpu_s", "f8"), ("wasted_bits", "f8"), ("wasted_gpu_s", "f8"),
     ("handovers", "i4"), ("pingpongs", "i4"),
+    ("rlf", "i4"), ("handover_failures", "i4"),  # radio-link failures, and those among them by a lost command
 ])
 
 EVENT = np.dtype([
     ("kind", "i4"), ("ue", "i4"), ("time_s", "f8"), ("context", "f8"),
     ("medium", "i4"), ("keep", "f8"), ("bits", "i4"), ("prefix", "f8"), ("snapshot", "f8"),
     ("source", "i4"), ("target", "i4"), ("interruption_s", "f8"), ("ttft_s", "f8"), ("handed_over", "b1"),
+    ("rlf", "b1"),  # the radio link failed in this interruption
 ])
 
 PARAMS = np.dtype([(name, "f8") for name in (
@@ -83,7 +87,8 @@ PARAMS = np.dtype([(name, "f8") for name in (
     "walk_low", "walk_high", "context_low", "context_high", "context_end", "context_scale", "answer_median",
     "answer_sigma", "think_s", "prefill_a", "prefill_b", "decode_rate", "restore_bps", "kv_bits_16", "kv_bits_8",
     "kv_bits_4", "cycle_s", "speed_spread", "decode_slowdown", "capacity_bps", "capacity_spread", "hop_s",
-    "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db")]
+    "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db",
+    "q_out_db", "q_in_db", "t310_s", "reestablishment_s", "monitoring_load")]
     + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8")])
 
 
