@@ -70,7 +70,7 @@ def reestablish(ue, u, plan, rsrp_dbm, cell, p, now_s, flow):
     if elsewhere:
         me.previous, me.radio, me.since_s = me.radio, chosen, now_s
     me.reconnect_s, me.reattach_s = np.inf, now_s
-    if me.target != chosen or me.target == me.server:
+    if me.target != chosen:
         cancel(ue, u, flow)
         if elsewhere and chosen != me.server and plan.medium != DETOUR:
             begin(ue, u, plan, chosen, cell, p, now_s)

@@ -71,12 +71,17 @@ class MobilityConfig:
     convoy_gap_s: float = 0.8  # time between two UEs of a convoy [s]
     vehicle_speed_mps: tuple[float, float] = (8.0, 16.0)  # uniform [m/s]
     pedestrian_speed_mps: tuple[float, float] = (1.0, 2.0)  # uniform [m/s]
+    trace: str | None = None  # CSV file (time, id, x, y) that the UEs follow instead (kvroam.envs.sim.traces)
+    max_gap_s: float = 1.0  # longest time between two rows of an id of the trace [s]
+    off_street_m: float = 5.0  # how far from a street a point of the trace may lie [m]
 
     def __post_init__(self) -> None:
         require_finite(self)
         require(0 <= self.vehicle_share <= 1, f"vehicle_share is {self.vehicle_share}: it must lie in [0, 1]")
         require(self.convoy >= 1, f"convoy is {self.convoy}: it must be at least 1")
         require(self.convoy_gap_s >= 0, f"convoy_gap_s is {self.convoy_gap_s}: it must not be negative")
+        require(self.max_gap_s > 0, f"max_gap_s is {self.max_gap_s}: it must be above 0")
+        require(self.off_street_m >= 0, f"off_street_m is {self.off_street_m}: it must not be negative")
         for name in ("vehicle_speed_mps", "pedestrian_speed_mps"):
             low, high = getattr(self, name)
             require(0 <= low <= high, f"{name} is ({low}, {high}): it must be an increasing pair, not negative")

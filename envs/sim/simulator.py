@@ -20,6 +20,7 @@ from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
 from .streams import keys
+from .traces import Tracks
 
 SUBCARRIER_HZ = 30e3
 
@@ -36,11 +37,13 @@ class Simulator:
         num_envs: environments.
         threads: numba threads; 1 runs without the parallel backend.
         radio, mobility, sessions, serving, compute, backhaul: the world (kvroam.envs.sim.params).
+        tracks: positions of the UEs at every decision instant (traces.tracks_of(mobility, ...)); after the last one
+            they stand still. None: they walk by themselves, whatever mobility.trace says.
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
-                 compute: ComputeConfig, backhaul: BackhaulConfig) -> None:
+                 compute: ComputeConfig, backhaul: BackhaulConfig, tracks: Tracks | None = None) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
@@ -54,8 +57,14 @@ class Simulator:
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
             destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
+            tracks=np.empty((0, 1, 2)) if tracks is None else np.ascontiguousarray(tracks.positions_m, np.float64),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
+        if tracks is not None:
+            require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
+                    f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
+                    f"of the {num_ues} UEs (traces.tracks_of)")
+            self.params["trace_starts"] = tracks.starts
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""

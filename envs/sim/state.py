@@ -36,6 +36,7 @@ UE = np.dtype([
     ("x", "f8"), ("y", "f8"), ("vx", "f8"), ("vy", "f8"),  # [m], smoothed [m/s]
     ("speed", "f8"), ("hold_s", "f8"),  # [m/s], time until it starts to move [s]
     ("row", "i4"), ("col", "i4"), ("destination", "i4"), ("leg", "i4"), ("group", "i4"),
+    ("sample", "i4"),  # of the trace that it follows
     # radio
     ("radio", "i4"), ("previous", "i4"), ("since_s", "f8"),  # serving cell, the one before, time of the last change
     ("fire_s", "f8"), ("fire_cell", "i4"), ("phase_s", "f8"),  # next A3 handover; offset of the measurement instant
@@ -89,7 +90,7 @@ PARAMS = np.dtype([(name, "f8") for name in (
     "kv_bits_4", "cycle_s", "speed_spread", "decode_slowdown", "capacity_bps", "capacity_spread", "hop_s",
     "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db",
     "q_out_db", "q_in_db", "t310_s", "reestablishment_s", "monitoring_load")]
-    + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8")])
+    + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"), ("trace_starts", "i8")])
 
 
 class State(NamedTuple):
@@ -112,6 +113,7 @@ class Tables(NamedTuple):
     next_direction: np.ndarray  # uint8 [D, H, W]
     destinations: np.ndarray  # int16 [D, 2]
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
+    tracks: np.ndarray  # float64 [U, T, 2], positions from a trace at every decision instant [m]; empty without one
 
 
 def allocate(envs: int, ues: int, cells: int, events_per_ue: int) -> State:

@@ -80,7 +80,7 @@ def test_the_measurement_noise_has_the_deviation_it_should_have(city, phy):
 
 
 def expected_links(bench: Bench, city, phy, idle=0.2, per_ue=0.1, width=20e6, payload=4096.0):
-    """SINR [dB], load per cell, time on the air [s] and SINR at a load of 0.7 [dB], with numpy from the present state."""
+    """SINR [dB], load per cell, time on the air [s] and SINR at a load of 0.7 [dB], with numpy."""
     ue, cells = bench.ue, len(city.path_gain_db)
     loads = np.full(cells, idle)
     np.add.at(loads, ue["radio"][ue["streaming"] & (ue["phase"] != INTERRUPTED)], per_ue)
