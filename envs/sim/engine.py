@@ -135,7 +135,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         elif what == _REESTABLISH:
             link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, flow)
         elif what == _HANDOVER and ue[who].monitor_db < p.q_out_db:
-            # The command does not reach the UE (handover failure in state 2, TR 36.839, 5.2.1.3).
+            # The command does not reach the UE (a handover failure as TR 36.839 counts it: the channel is below Q_out).
             flow[who].handover_failures += 1
             link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _HANDOVER:

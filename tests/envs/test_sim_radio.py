@@ -135,3 +135,16 @@ def test_a_link_in_outage_costs_the_longest_time_on_the_air(city, phy):
     bench.step()
     assert bench.ue[0]["sinr_db"] < -10.0
     assert bench.ue[0]["air_s"] == 0.5
+
+
+def test_one_more_ue_that_streams_disturbs_the_other_cells_by_its_share_and_no_link_monitoring(city, phy):
+    quiet, loud = (Bench(city, phy, ues=4) for _ in range(2))
+    for bench, streaming in ((quiet, False), (loud, True)):
+        for u in range(3):
+            bench.put(u, radio=u)
+        bench.put(3, radio=4, streaming=streaming)
+        bench.step()
+    assert (loud.cell["load"] - quiet.cell["load"]).tolist() == pytest.approx([0, 0, 0, 0, 0.1, 0, 0, 0, 0])
+    assert (loud.ue["sinr_db"][:3] < quiet.ue["sinr_db"][:3]).all()
+    assert loud.ue["sinr_db"][3] == quiet.ue["sinr_db"][3]
+    assert (loud.ue["monitor_db"] == quiet.ue["monitor_db"]).all()

@@ -114,7 +114,7 @@ def test_other_files_are_refused(tmp_path, city):
         tracks(write(tmp_path / "empty.csv", []), city)
     with pytest.raises(ConfigError, match=":2: 2 values, needs 4"):
         tracks(write(tmp_path / "short.csv", [(0, "a")]), city)
-    with pytest.raises(ConfigError, match="2 different ids for 3 UEs.*num_ues"):
+    with pytest.raises(ConfigError, match=r"2 different ids for 3 UEs.*num_ues"):
         tracks(write(tmp_path / "two.csv", two()), city, num_ues=3)
 
 
