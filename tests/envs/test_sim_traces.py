@@ -119,7 +119,8 @@ def test_other_files_are_refused(tmp_path, city):
 
 
 @pytest.mark.parametrize(("tolerance_m", "away_m", "accepted"), [
-    (0.0, 2.4, True), (0.0, 2.6, False), (5.0, 7.4, True), (5.0, 7.6, False), (20.0, 22.4, True), (20.0, 22.6, False)])
+    (0.0, 2.4, True), (0.0, 2.6, False), (5.0, 7.4, True), (5.0, 7.6, False), (7.0, 9.4, True),
+    (7.0, 9.6, False), (20.0, 22.4, True), (20.0, 22.6, False)])
 def test_the_tolerance_counts_from_the_edge_of_the_street_cells(tmp_path, city, tolerance_m, away_m, accepted):
     rows = [(t, "a", 50.0, away_m) for t in (0.0, 1.0)]
     path = write(tmp_path / "t.csv", rows)
