@@ -68,6 +68,7 @@ _ALL = (
     Metric("gpu_s", "s", "lower", "GPU time of prefill batches for migrations", "GPU", "s"),
     Metric("wasted_gb", "GB", "lower", "bytes sent for migrations that were cancelled", "wasted", "GB"),
     Metric("pingpong_rate", "share", "lower", "handovers soon followed by a return", "ping-pong", "share"),
+    Metric("rlf_rate", "1/min", "lower", "radio-link failures per user and minute", "RLF", "1/min"),
     Metric("goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "goodput", "share"),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from .scenes import load as load_scene
 from .scenes import load_phy_table
 from .scoring import Scores, make_scorer
 from .sim.simulator import Simulator
+from .sim.traces import tracks_of
 from .view import NetworkView
 
 
@@ -31,11 +32,14 @@ class HandoverCore:
 
     def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
         self.config = config
+        scene = load_scene(config.scene)
         self.sim = Simulator(
-            load_scene(config.scene), load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
+            scene, load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
             num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,
             sessions=config.sessions, serving=config.serving, compute=config.compute, backhaul=config.backhaul,
             trigger=config.actions.trigger,
+            tracks=tracks_of(config.mobility, scene, num_ues=config.num_ues, interval_s=config.interval_s,
+                             episode_s=config.episode_s),
         )
         self.num_envs, self.num_ues = num_envs, config.num_ues
         self.scorer = make_scorer(config, num_envs)

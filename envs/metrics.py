@@ -9,7 +9,7 @@ from .sim.state import INTERRUPTED, RESUMED
 METRICS = (
     "cost", "handovers", "interruption_s_mean", "interruption_s_p95", "interruption_s_worst", "interruption_s_total",
     "ttft_s_mean", "tpot_s_mean", "drift_kl_mean", "top1_agreement", "recall", "recall_hot", "recall_cold",
-    "backhaul_gb", "gpu_s", "wasted_gb", "pingpong_rate", "goodput",
+    "backhaul_gb", "gpu_s", "wasted_gb", "pingpong_rate", "rlf_rate", "goodput",
 )
 
 
@@ -25,7 +25,7 @@ class EpisodeMeter:
         self.num_envs, self.num_ues = num_envs, num_ues
         self.ttft_objective_s, self.tpot_objective_s = ttft_objective_s, tpot_objective_s
         self.amount = {name: np.zeros(num_envs) for name in (
-            "cost", "handovers", "pingpongs", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
+            "cost", "handovers", "pingpongs", "rlf", "ue_s", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
             "interruption_s", "kl", "top1", "measured", "hot_hits", "hot_total", "cold_hits", "cold_total")}
         self.interruptions: list[list[float]] = [[] for _ in range(num_envs)]
         self.first_tokens: list[list[float]] = [[] for _ in range(num_envs)]
@@ -41,7 +41,8 @@ class EpisodeMeter:
         """Add the step that `core` (HandoverCore) has just made."""
         sim, flow = core.sim, core.sim.state.flow
         self.amount["cost"] -= core.reward.sum(axis=1) / self.num_ues
-        for name in ("handovers", "pingpongs", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
+        self.amount["ue_s"] += sim.interval_s * self.num_ues
+        for name in ("handovers", "pingpongs", "rlf", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
                      "interruption_s"):
             self.amount[name] += flow[name].sum(axis=1)
         if core.scores is not None:
@@ -95,6 +96,7 @@ class EpisodeMeter:
             "gpu_s": total["gpu_s"],
             "wasted_gb": total["wasted_bits"] / 8e9,
             "pingpong_rate": _ratio(total["pingpongs"], total["handovers"]),
+            "rlf_rate": _ratio(60.0 * total["rlf"], total["ue_s"]),
             "goodput": _ratio(float(self._met[e]), float(self._judged[e])),
         }
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from .config import HandoverConfig
+from .sim.predictor import HORIZON_S
 from .sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 from .view import NetworkView
 
@@ -54,6 +55,7 @@ def _own() -> list[Feature]:
         Feature("egress_queue", "bits queued at the source at its capacity", "2 s", 0, 1),
         Feature("movers", "share of the UEs whose session is moving", "1", 0, 1),
         Feature("server_wait", "time until the source's server could start a batch", "2 s", 0, 1),
+        Feature("predicted_in", "1 - predicted time to the next handover / 5 s; 0 when none is predicted", "1", 0, 1),
     ]
 
 
@@ -69,6 +71,7 @@ def _candidate(k: int) -> list[Feature]:
         Feature(f"candidate_{k}_receive_time", f"{who}: whole cache at 16 bit over its ingress alone", "2 s", 0, 1),
         Feature(f"candidate_{k}_ingress_queue", f"{who}: bits queued towards it at its capacity", "2 s", 0, 1),
         Feature(f"candidate_{k}_load", f"{who}: share of its radio resources in use", "1", 0, 1),
+        Feature(f"candidate_{k}_is_predicted", f"{who}: predicted next cell", "0/1", 0, 1),
     ]
 
 
@@ -92,7 +95,7 @@ def observe(view: NetworkView) -> np.ndarray:
     slots = view.candidates.shape[2]
     out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
     _observe(view.sim.state, view.sim.params, view.candidates, view.margin_db, view.prefill_wait_s,
-             view.egress_queue_bits, view.ingress_queue_bits, out)
+             view.egress_queue_bits, view.ingress_queue_bits, view.predicted_cell, view.predicted_in_s, out)
     return out
 
 
@@ -102,7 +105,8 @@ def _share(value, unit):
 
 
 @nb.njit(cache=True)
-def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, out):
+def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
+             predicted_in_s, out):
     p = params[0]
     for e in range(state.ue.shape[0]):
         ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
@@ -139,6 +143,7 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
             row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
             row[20] = movers / ue.shape[0]
             row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
+            row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
             for k in range(candidates.shape[2]):
                 c = candidates[e, u, k]
                 if c < 0:
@@ -154,3 +159,4 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
                 row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
                 row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
                 row[at + 8] = cell[c].load
+                row[at + 9] = c == predicted_cell[e, u]

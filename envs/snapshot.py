@@ -23,6 +23,7 @@ def save(core: HandoverCore) -> dict[str, Any]:
     state["_seeds"], state["_episode"] = list(core._seeds), list(core._episode)
     state["arguments"] = (core.config, core.num_envs, core.threads)
     state["sim"] = {name: array.copy() for name, array in core.sim.state._asdict().items()}
+    state["view"] = {name: getattr(core.view, name).copy() for name in core.view.REMEMBERED} if core._begun else {}
     state["scorer"] = None if core.scorer is None else _save_scorer(core.scorer)
     return state
 
@@ -38,6 +39,8 @@ def load(core: HandoverCore, state: dict[str, Any]) -> None:
         setattr(core, name, state[name])
     if core._begun:
         core.view = NetworkView(core.sim, core.config.actions.candidates)
+        for name, array in state["view"].items():
+            getattr(core.view, name)[...] = array
     if core.scorer is not None:
         _load_scorer(core.scorer, state["scorer"])
 

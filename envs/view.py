@@ -8,6 +8,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from .sim import predictor
 from .sim.compute import next_cycle
 from .sim.simulator import Simulator
 from .sim.state import IDLE, WAITING
@@ -21,10 +22,17 @@ class NetworkView:
     environment; a policy that reads it knows more than the network does.
     """
 
+    # What the next refresh builds on: the predictor renews each UE twice a second only.
+    REMEMBERED = ("_next_cell", "_at_cell", "_next_s")
+
     def __init__(self, sim: Simulator, candidates: int) -> None:
         self.sim, self._count = sim, candidates + 1
         self.num_envs, self.num_ues, self.num_cells = sim.num_envs, sim.num_ues, sim.num_cells
         self.interval_s = sim.interval_s
+        everybody = (sim.num_envs, sim.num_ues)
+        self._next_cell, self._at_cell = np.full(everybody, -1, np.int32), np.full(everybody, -1, np.int32)
+        self._next_s = np.full(everybody, np.inf)
+        self._weight = predictor.filter_weight_of_step(float(sim.params["filter_a"][0]), sim.interval_s)
         self.refresh()
 
     def refresh(self) -> None:
@@ -36,6 +44,8 @@ class NetworkView:
         self.prefill_wait_s = np.empty((self.num_envs, self.num_cells))
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
+        predictor.predict(sim.state, sim.params, sim.tables, self._weight,
+                          predictor.refresh_intervals(sim.interval_s), self._next_cell, self._next_s, self._at_cell)
         _derive(sim.state, sim.params, self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
                 self.ingress_queue_bits)
 
@@ -114,6 +124,21 @@ class NetworkView:
     def handover_cell(self) -> np.ndarray:
         """Target of that handover [E, U]; -1 when there is none."""
         return self.sim.state.ue["fire_cell"].copy()
+
+    @property
+    def predicted_cell(self) -> np.ndarray:
+        """Next cell at constant velocity, within 5 s [E, U]; -1 when none is predicted (sim/predictor.py)."""
+        return self._next_cell.copy()
+
+    @property
+    def predicted_in_s(self) -> np.ndarray:
+        """Time until that handover [E, U] [s]; inf when none is predicted."""
+        return np.maximum(self._next_s - self.sim.state.world["time_s"][:, None], 0.0)
+
+    @property
+    def link_failed(self) -> np.ndarray:
+        """Whether the radio link has failed and the UE has not re-established yet [E, U]."""
+        return np.isfinite(self.sim.state.ue["reconnect_s"])
 
     # UEs: sessions
     @property

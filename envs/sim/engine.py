@@ -10,14 +10,14 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from . import cell_change, compute, migration, mobility, radio, sessions, trigger
+from . import cell_change, compute, link_failure, migration, mobility, radio, sessions, trigger
 from .backhaul import weighted_fair_rates
 from .state import IDLE, INTERRUPTED, OPENED, PREPARING, WAITING, State, Tables
 from .streams import WORLD, uniform
 
 _NEVER = np.inf
 # What may happen next within an interval.
-_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END = range(7)
+_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _FAILURE, _REESTABLISH = range(9)
 
 
 @nb.njit(cache=True)
@@ -43,6 +43,8 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.radio = np.argmax(rsrp_dbm[u])
         me.previous, me.since_s = -1, -_NEVER
         me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
+        me.t310_s = me.reconnect_s = _NEVER
+        me.rlf = False
         me.session = 0
         sessions.open_session(ue, u, p, keys)
         migration.forget(ue, u)
@@ -51,6 +53,8 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
     radio.update_load(ue, cell, p)
     radio.update_links(ue, cell, p, tables, np.empty(cell.shape[0], np.int64))
+    for u in range(ue.shape[0]):
+        link_failure.monitor(ue, u, p, 0.0)
 
 
 @nb.njit(cache=True)
@@ -101,6 +105,10 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
             decode[u] = sessions.decode_rate(ue, u, p, cell, now)
             if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
+            if me.t310_s < at:
+                at, what, who = me.t310_s, _FAILURE, u
+            if me.reconnect_s < at:
+                at, what, who = me.reconnect_s, _REESTABLISH, u
             if me.phase == INTERRUPTED and me.resume_s < at:
                 at, what, who = me.resume_s, _RESUME, u
             if me.streaming:
@@ -124,10 +132,18 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
             compute.finish_batch(ue, cell, who)
         elif what == _BATCH_START:
             compute.start_batch(ue, cell, who, p, now, flow)
+        elif what == _FAILURE:
+            link_failure.fail(ue, who, a3_since_s, p, now, flow)
+        elif what == _REESTABLISH:
+            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, flow)
+        elif what == _HANDOVER and ue[who].monitor_db < p.q_out_db:
+            # The command does not reach the UE (a handover failure as TR 36.839 counts it: the channel is below Q_out).
+            flow[who].handover_failures += 1
+            link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _HANDOVER:
             cell_change.reset_timers(who, a3_since_s)
             new_cell = ue[who].fire_cell
-            ue[who].fire_s, ue[who].fire_cell = _NEVER, -1
+            ue[who].fire_s, ue[who].fire_cell, ue[who].t310_s = _NEVER, -1, _NEVER
             migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, flow)
         elif what == _RESUME:
             migration.resume(ue, who, p, now, event[world.events])
@@ -144,9 +160,12 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
             migration.ship_increment(ue, u, p)
         mobility.move(ue, u, p, tables, keys)
         radio.measure(ue, u, p, tables, keys, rsrp_dbm, world.step, False)
-        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
+        if ue[u].reconnect_s == _NEVER:
+            cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
     radio.update_links(ue, cell, p, tables, np.empty(cells, np.int64))
+    for u in range(ues):
+        link_failure.monitor(ue, u, p, end)
 
 
 @nb.njit(cache=True)
@@ -154,7 +173,7 @@ def clear(flow):
     """Zero the amounts of one UE at the start of a step."""
     flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
     flow.bits_sent = flow.gpu_s = flow.wasted_bits = flow.wasted_gpu_s = 0.0
-    flow.handovers = flow.pingpongs = 0
+    flow.handovers = flow.pingpongs = flow.rlf = flow.handover_failures = 0
 
 
 @nb.njit(cache=True)

@@ -182,6 +182,7 @@ def resume(ue, u, p, now_s, event):
     event.interruption_s = now_s - me.handover_s
     event.ttft_s = event.interruption_s + me.air_s + (p.hop_s if me.target != me.radio else 0.0)
     event.handed_over = me.reattach_s >= me.handover_s
+    event.rlf, me.rlf = me.rlf, False
     if me.prefix >= me.context:
         me.healthy = True
     elif me.medium != DETOUR and ((me.keep < 1.0 and me.prefix < me.snapshot) or me.bits < 16):

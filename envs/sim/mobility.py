@@ -27,6 +27,13 @@ def place(ue, u, p, tables: Tables, keys):
     group = u // p.convoy if vehicle else u
     me.group = group
     key = keys[MOBILITY]
+    if p.trace_starts > 0:
+        me.group, me.sample = u, int(uniform(key, 0, 4, 0) * p.trace_starts)
+        before = max(me.sample - 1, 0)
+        me.x, me.y = tables.tracks[u, me.sample, 0], tables.tracks[u, me.sample, 1]
+        me.vx, me.vy = (me.x - tables.tracks[u, before, 0]) / p.dt, (me.y - tables.tracks[u, before, 1]) / p.dt
+        me.speed = math.sqrt(me.vx * me.vx + me.vy * me.vy)
+        return
     count = tables.destinations.shape[0]
     low, high = (p.vehicle_low, p.vehicle_high) if vehicle else (p.walk_low, p.walk_high)
     me.speed = low + (high - low) * uniform(key, group, 0, 0)
@@ -68,14 +75,29 @@ def _next_cell(ue, u, tables, keys):
 
 @nb.njit(cache=True)
 def move(ue, u, p, tables: Tables, keys):
-    """Move UE `u` along its route for one decision interval of `p.dt` seconds."""
+    """Move UE `u` along its route, or along its trace, for one decision interval of `p.dt` seconds."""
+    me = ue[u]
+    x0, y0 = me.x, me.y
+    if p.trace_starts > 0:
+        me.sample = min(me.sample + 1, tables.tracks.shape[1] - 1)
+        me.x, me.y = tables.tracks[u, me.sample, 0], tables.tracks[u, me.sample, 1]
+        me.speed = math.sqrt((me.x - x0) ** 2 + (me.y - y0) ** 2) / p.dt
+    else:
+        _walk(ue, u, p, tables, keys)
+    weight = p.dt / (p.dt + _SMOOTHING_S)
+    me.vx += weight * ((me.x - x0) / p.dt - me.vx)
+    me.vy += weight * ((me.y - y0) / p.dt - me.vy)
+
+
+@nb.njit(cache=True)
+def _walk(ue, u, p, tables: Tables, keys):
+    """Go on along the street path to the destination, and to the next one."""
     me = ue[u]
     time = p.dt
     if me.hold_s > 0.0:
         wait = min(me.hold_s, time)
         me.hold_s -= wait
         time -= wait
-    x0, y0 = me.x, me.y
     left = me.speed * time
     while left > 0.0:
         gx, gy = p.origin_x + me.col * p.pitch_m, p.origin_y + me.row * p.pitch_m
@@ -88,6 +110,3 @@ def move(ue, u, p, tables: Tables, keys):
         me.x, me.y = gx, gy
         left -= distance
         _next_cell(ue, u, tables, keys)
-    weight = p.dt / (p.dt + _SMOOTHING_S)
-    me.vx += weight * ((me.x - x0) / p.dt - me.vx)
-    me.vy += weight * ((me.y - y0) / p.dt - me.vy)

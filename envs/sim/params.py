@@ -40,6 +40,11 @@ class RadioConfig:
     time_to_trigger_s: float = 0.16  # [s]
     interruption_s: float = 0.05  # random access and RRC at the new cell [s]
     pingpong_window_s: float = 2.0  # back to the previous cell within this time counts as ping-pong [s]
+    q_out_db: float = -8.0  # SINR below which the link is out of sync (TS 38.133, 8.1) [dB]
+    q_in_db: float = -6.0  # SINR above which it is in sync again [dB]
+    t310_s: float = 1.0  # out of sync for this long is a radio-link failure (TS 38.331, 5.3.10) [s]
+    reestablishment_s: float = 0.2  # from the failure to the connection at the strongest cell [s]
+    monitoring_load: float = 0.2  # load of every interferer in the SINR of link monitoring [1]
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -49,8 +54,12 @@ class RadioConfig:
         require(self.token_payload_bits > 0,
                 f"token_payload_bits is {self.token_payload_bits}: it must be above 0")
         for name in ("filter_k", "measurement_noise_db", "hysteresis_db", "time_to_trigger_s", "interruption_s",
-                     "pingpong_window_s", "max_air_s"):
+                     "pingpong_window_s", "max_air_s", "t310_s", "reestablishment_s"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(self.q_out_db <= self.q_in_db,
+                f"q_out_db is {self.q_out_db}: it must not be above q_in_db ({self.q_in_db})")
+        require(0 <= self.monitoring_load <= 1,
+                f"monitoring_load is {self.monitoring_load}: it must lie in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,17 @@ class MobilityConfig:
     convoy_gap_s: float = 0.8  # time between two UEs of a convoy [s]
     vehicle_speed_mps: tuple[float, float] = (8.0, 16.0)  # uniform [m/s]
     pedestrian_speed_mps: tuple[float, float] = (1.0, 2.0)  # uniform [m/s]
+    trace: str | None = None  # CSV file (time, id, x, y) that the UEs follow instead (kvroam.envs.sim.traces)
+    max_gap_s: float = 1.0  # longest time between two rows of an id of the trace [s]
+    off_street_m: float = 5.0  # how far from a street a point of the trace may lie [m]
 
     def __post_init__(self) -> None:
         require_finite(self)
         require(0 <= self.vehicle_share <= 1, f"vehicle_share is {self.vehicle_share}: it must lie in [0, 1]")
         require(self.convoy >= 1, f"convoy is {self.convoy}: it must be at least 1")
         require(self.convoy_gap_s >= 0, f"convoy_gap_s is {self.convoy_gap_s}: it must not be negative")
+        require(self.max_gap_s > 0, f"max_gap_s is {self.max_gap_s}: it must be above 0")
+        require(self.off_street_m >= 0, f"off_street_m is {self.off_street_m}: it must not be negative")
         for name in ("vehicle_speed_mps", "pedestrian_speed_mps"):
             low, high = getattr(self, name)
             require(0 <= low <= high, f"{name} is ({low}, {high}): it must be an increasing pair, not negative")

@@ -78,14 +78,16 @@ def update_links(ue, cell, p, tables: Tables, active):
     for u in range(ue.shape[0]):
         me = ue[u]
         row, col = (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m
-        signal, interference = 0.0, noise_mw
+        signal, interference, monitored = 0.0, noise_mw, noise_mw
         for c in range(cells):
             power = 10.0 ** ((p.tx_power_dbm + path_gain_db(tables.gain_db, row, col, c)) / 10.0)
             if c == me.radio:
                 signal = power
             else:
                 interference += power * cell[c].load
+                monitored += power * p.monitoring_load
         me.sinr_db = 10.0 * math.log10(signal / interference)
+        me.monitor_db = 10.0 * math.log10(signal / monitored)
         rate = p.bandwidth_hz / max(1, active[me.radio]) * efficiency(
             tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
         me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s

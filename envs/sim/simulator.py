@@ -20,6 +20,7 @@ from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
 from .streams import keys
+from .traces import Tracks
 
 SUBCARRIER_HZ = 30e3
 
@@ -37,11 +38,14 @@ class Simulator:
         threads: numba threads; 1 runs without the parallel backend.
         radio, mobility, sessions, serving, compute, backhaul: the world (kvroam.envs.sim.params).
         trigger: "a3", or "policy" when plans say who changes cell.
+        tracks: positions of the UEs at every decision instant (traces.tracks_of(mobility, ...)); after the last one
+            they stand still. None: they walk by themselves, whatever mobility.trace says.
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
-                 compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3") -> None:
+                 compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3",
+                 tracks: Tracks | None = None) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
@@ -55,9 +59,15 @@ class Simulator:
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
             destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
+            tracks=np.empty((0, 1, 2)) if tracks is None else np.ascontiguousarray(tracks.positions_m, np.float64),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
         self.params["policy_trigger"] = trigger == "policy"
+        if tracks is not None:
+            require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
+                    f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
+                    f"of the {num_ues} UEs (traces.tracks_of)")
+            self.params["trace_starts"] = tracks.starts
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
@@ -104,8 +114,8 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 
 
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
-    """The most events of one UE in one step: it changes cell once, so it resumes three times at most, and between the
-    openings of two sessions a whole script is decoded, however fast."""
+    """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, and
+    between the openings of two sessions a whole script is decoded, however fast."""
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
     return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
 
@@ -121,6 +131,8 @@ def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving,
         measurement_noise_db=radio.measurement_noise_db, a3_offset_db=radio.a3_offset_db,
         hysteresis_db=radio.hysteresis_db, time_to_trigger_s=radio.time_to_trigger_s,
         radio_interruption_s=radio.interruption_s, pingpong_window_s=radio.pingpong_window_s,
+        q_out_db=radio.q_out_db, q_in_db=radio.q_in_db, t310_s=radio.t310_s,
+        reestablishment_s=radio.reestablishment_s, monitoring_load=radio.monitoring_load,
         convoy_gap_s=mobility.convoy_gap_s, vehicle_low=mobility.vehicle_speed_mps[0],
         vehicle_high=mobility.vehicle_speed_mps[1], walk_low=mobility.pedestrian_speed_mps[0],
         walk_high=mobility.pedestrian_speed_mps[1], context_low=sessions.context_tokens[0],

@@ -39,10 +39,13 @@ UE = np.dtype([
     ("x", "f8"), ("y", "f8"), ("vx", "f8"), ("vy", "f8"),  # [m], smoothed [m/s]
     ("speed", "f8"), ("hold_s", "f8"),  # [m/s], time until it starts to move [s]
     ("row", "i4"), ("col", "i4"), ("destination", "i4"), ("leg", "i4"), ("group", "i4"),
+    ("sample", "i4"),  # of the trace that it follows
     # radio
     ("radio", "i4"), ("previous", "i4"), ("since_s", "f8"),  # serving cell, the one before, time of the last change
     ("fire_s", "f8"), ("fire_cell", "i4"), ("phase_s", "f8"),  # next A3 handover; offset of the measurement instant
     ("sinr_db", "f8"), ("air_s", "f8"),  # time on the air of one token [s]
+    # radio-link failure: SINR at the monitoring load; expiry of T310 and instant of re-establishment (inf: none)
+    ("monitor_db", "f8"), ("t310_s", "f8"), ("reconnect_s", "f8"), ("rlf", "b1"),  # rlf: in this interruption
     # session
     ("server", "i4"), ("session", "i4"), ("script", "i4"), ("turn", "i4"),
     ("context", "f8"), ("end", "f8"),  # serving tokens now, and where the script ends
@@ -71,12 +74,14 @@ FLOW = np.dtype([
     ("interruption_s", "f8"), ("tokens", "f8"), ("latency_s", "f8"), ("detour_s", "f8"),
     ("bits_sent", "f8"), ("gpu_s", "f8"), ("wasted_bits", "f8"), ("wasted_gpu_s", "f8"),
     ("handovers", "i4"), ("pingpongs", "i4"),
+    ("rlf", "i4"), ("handover_failures", "i4"),  # radio-link failures, and those among them by a lost command
 ])
 
 EVENT = np.dtype([
     ("kind", "i4"), ("ue", "i4"), ("time_s", "f8"), ("context", "f8"),
     ("medium", "i4"), ("keep", "f8"), ("bits", "i4"), ("prefix", "f8"), ("snapshot", "f8"),
     ("source", "i4"), ("target", "i4"), ("interruption_s", "f8"), ("ttft_s", "f8"), ("handed_over", "b1"),
+    ("rlf", "b1"),  # the radio link failed in this interruption
 ])
 
 PARAMS = np.dtype([(name, "f8") for name in (
@@ -86,8 +91,10 @@ PARAMS = np.dtype([(name, "f8") for name in (
     "walk_low", "walk_high", "context_low", "context_high", "context_end", "context_scale", "answer_median",
     "answer_sigma", "think_s", "prefill_a", "prefill_b", "decode_rate", "restore_bps", "kv_bits_16", "kv_bits_8",
     "kv_bits_4", "cycle_s", "speed_spread", "decode_slowdown", "capacity_bps", "capacity_spread", "hop_s",
-    "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db")]
-    + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"), ("policy_trigger", "i8")])
+    "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db",
+    "q_out_db", "q_in_db", "t310_s", "reestablishment_s", "monitoring_load")]
+    + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"), ("policy_trigger", "i8"),
+       ("trace_starts", "i8")])
 
 
 class State(NamedTuple):
@@ -110,6 +117,7 @@ class Tables(NamedTuple):
     next_direction: np.ndarray  # uint8 [D, H, W]
     destinations: np.ndarray  # int16 [D, 2]
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
+    tracks: np.ndarray  # float64 [U, T, 2], positions from a trace at every decision instant [m]; empty without one
 
 
 def allocate(envs: int, ues: int, cells: int, events_per_ue: int) -> State:

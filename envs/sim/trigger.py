@@ -8,16 +8,23 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from . import cell_change, migration
+from . import cell_change, link_failure, migration
 
 
 @nb.njit(cache=True)
 def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
-    """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply."""
+    """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply.
+
+    A UE whose radio link has failed cannot be told, and a command below Q_out is lost, as with event A3.
+    """
     for u in range(ue.shape[0]):
         new_cell = plan[u].handover
-        if new_cell < 0 or new_cell == ue[u].radio:
+        if new_cell < 0 or new_cell == ue[u].radio or ue[u].reconnect_s < np.inf:
+            continue
+        if ue[u].monitor_db < p.q_out_db:
+            flow[u].handover_failures += 1
+            link_failure.fail(ue, u, a3_since_s, p, now_s, flow)
             continue
         cell_change.reset_timers(u, a3_since_s)
-        ue[u].fire_s, ue[u].fire_cell = np.inf, -1
+        ue[u].fire_s, ue[u].fire_cell, ue[u].t310_s = np.inf, -1, np.inf
         migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, flow)

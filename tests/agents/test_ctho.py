@@ -225,7 +225,7 @@ def worst_interruption(city, phy, policy, contexts, capacity_bps=2e9):
     users = len(contexts)
     sim = Simulator(
         city, phy, num_ues=users, interval_s=0.1,
-        radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0),
+        radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, q_out_db=-1000.0),
         mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
         sessions=SessionConfig(), serving=ServingConfig(restore_bytes_per_s=1e15),
         compute=ComputeConfig(speed_spread=1.0),

@@ -20,6 +20,7 @@ from kvroam.envs.sim.state import OPENED, RESUMED
 
 NEVER = 1e9
 RADIO_S = 0.05  # radio interruption [s]
+REESTABLISHMENT_S = 0.2  # after a radio-link failure [s]
 LINK_BPS = 1e9
 # A 16-bit token is 2 * 28 * 4 * 128 * 16 bit; prefill 0.1 ms per token + 2 ms; decoding 25 token/s.
 SERVING = ServingConfig(prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, decode_tokens_per_s=25.0,
@@ -28,7 +29,8 @@ KV_BITS = 458_752.0
 FIRST_TOKEN_S = 1 / 25.0
 
 CALM = dict(
-    radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, interruption_s=RADIO_S),
+    radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, interruption_s=RADIO_S, q_out_db=-1000.0,
+                      reestablishment_s=REESTABLISHMENT_S),
     mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
     sessions=SessionConfig(script_tokens=10**6, answer_tokens=(NEVER, 0.0)),
     serving=SERVING,
@@ -49,6 +51,7 @@ class Bench:
     def __init__(self, city: SimpleNamespace, phy: SimpleNamespace, ues: int = 1, interval_s: float = 0.1,
                  **changes: dict) -> None:
         worlds = {name: replace(config, **changes.get(name, {})) for name, config in CALM.items()}
+        self.city = city
         self.sim = Simulator(city, phy, num_ues=ues, interval_s=interval_s, **worlds)
         self.sim.seed(0, 0)
         self.sim.reset()
@@ -78,6 +81,15 @@ class Bench:
         now = self.sim.state.world["time_s"][0]
         assert now - 1e-9 <= at_s < now + self.sim.interval_s
         self.ue[u]["fire_s"], self.ue[u]["fire_cell"] = at_s, cell
+
+    def fail(self, u: int, at_s: float, cell: int) -> None:
+        """T310 of UE `u` runs out at `at_s`, in the coming interval, and `cell` is the strongest from now on."""
+        now = self.sim.state.world["time_s"][0]
+        assert now - 1e-9 <= at_s < now + self.sim.interval_s
+        self.ue[u]["t310_s"] = at_s
+        self.ue[u]["x"], self.ue[u]["y"] = self.city.gnb_xyz_m[cell]
+        self.sim.state.rsrp_dbm[0, u] = -100.0 - np.arange(self.sim.num_cells)
+        self.sim.state.rsrp_dbm[0, u, cell] = -60.0
 
     def step(self, count: int = 1) -> None:
         """Advance by `count` intervals."""

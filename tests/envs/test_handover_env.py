@@ -119,7 +119,10 @@ def test_observations_match_their_documentation() -> None:
             assert row[index["sinr"]] == pytest.approx(np.clip(view.sinr_db[0, u] / 30, -1, 2), abs=1e-6)
             near = max(0.0, 1 - max(view.handover_in_s[0, u], 0) / 0.5)
             assert row[index["urgency"]] == pytest.approx(near, abs=1e-6)
+            soon = max(0.0, 1 - view.predicted_in_s[0, u] / 5)
+            assert row[index["predicted_in"]] == pytest.approx(soon, abs=1e-6)
             strongest = view.candidates[0, u, 1]
+            assert row[index["candidate_1_is_predicted"]] == (view.predicted_cell[0, u] == strongest)
             prefill = view.context_tokens[0, u] * view.prefill_s_per_token[0, strongest] + view.prefill_overhead_s
             assert row[index["candidate_1_prefill"]] == pytest.approx(min(1, prefill / 2), abs=1e-6)
             whole = view.context_tokens[0, u] * view.kv_bits_per_token(16) / view.ingress_bps[0, strongest]
@@ -129,6 +132,7 @@ def test_observations_match_their_documentation() -> None:
     constant = {f.name for f, a, b in zip(table, low, high, strict=True) if a == b}
     # The own cell has no margin over itself and is never next, and weaker neighbours hardly ever are.
     always = {"candidate_0_margin", *(f"candidate_{k}_is_next" for k in (0, 2, 3))}
+    always |= {f"candidate_{k}_is_predicted" for k in (0, 3)}
     always |= {f"candidate_{k}_present" for k in range(1, 4)}
     assert constant <= always
 

@@ -24,7 +24,8 @@ def restless(city, phy, topology: str, seed: int) -> Simulator:
     """Many handovers, short sessions, narrow links."""
     sim = Simulator(
         city, phy, num_ues=UES, interval_s=STEP_S,
-        radio=RadioConfig(measurement_noise_db=3.0, time_to_trigger_s=0.08, a3_offset_db=0.5),
+        radio=RadioConfig(measurement_noise_db=3.0, time_to_trigger_s=0.08, a3_offset_db=0.5, q_out_db=-2.5,
+                          q_in_db=-2.5, t310_s=0.2, monitoring_load=0.5),
         mobility=MobilityConfig(convoy=3), sessions=SessionConfig(think_s=0.4, script_tokens=580),
         serving=SERVING, compute=ComputeConfig(), backhaul=BackhaulConfig(capacity_bps=2e9, topology=topology))
     sim.seed(0, seed)
@@ -125,6 +126,9 @@ def test_the_episode_is_eventful(ledger):
     assert ledger.flow["wasted_bits"].sum() > 0.0 and ledger.flow["wasted_gpu_s"].sum() > 0.0
     assert any(not e["handed_over"] for e in ledger.resumed)
     assert ledger.flow["pingpongs"].sum() > 0
+    assert ledger.flow["handover_failures"].sum() > 3
+    assert ledger.flow["rlf"].sum() > ledger.flow["handover_failures"].sum() + 2
+    assert sum(bool(e["rlf"]) for e in ledger.resumed) > 5
 
 
 def test_bits_are_those_of_completed_wasted_and_running_migrations(ledger):
@@ -152,7 +156,8 @@ def test_interruptions_per_step_add_up_to_those_reported(ledger):
 def test_no_interruption_is_shorter_than_physics_allows(ledger):
     first = 1 / SERVING.decode_tokens_per_s
     for e in ledger.resumed:
-        assert e["interruption_s"] >= first + (0.05 if e["handed_over"] else 0.0) - 1e-9
+        radio = 0.2 if e["rlf"] else 0.05 if e["handed_over"] else 0.0
+        assert e["interruption_s"] >= first + radio - 1e-9
         assert e["ttft_s"] > e["interruption_s"]
 
 

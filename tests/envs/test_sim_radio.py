@@ -80,7 +80,7 @@ def test_the_measurement_noise_has_the_deviation_it_should_have(city, phy):
 
 
 def expected_links(bench: Bench, city, phy, idle=0.2, per_ue=0.1, width=20e6, payload=4096.0):
-    """SINR [dB], load per cell and time on the air [s], with numpy from the present state."""
+    """SINR [dB], load per cell, time on the air [s] and SINR at a load of 0.7 [dB], with numpy."""
     ue, cells = bench.ue, len(city.path_gain_db)
     loads = np.full(cells, idle)
     np.add.at(loads, ue["radio"][ue["streaming"] & (ue["phase"] != INTERRUPTED)], per_ue)
@@ -90,17 +90,19 @@ def expected_links(bench: Bench, city, phy, idle=0.2, per_ue=0.1, width=20e6, pa
     received = np.array([10 ** ((38.0 + map_coordinates(g.astype(float), where, order=1)) / 10)
                          for g in city.path_gain_db])
     noise = 10 ** ((-174 + 10 * np.log10(width) + 7.0) / 10)
-    sinr, air = [], []
+    sinr, air, monitored = [], [], []
     for u, radio in enumerate(ue["radio"]):
         others = np.delete(received[:, u] * loads, radio).sum()
         sinr.append(10 * np.log10(received[radio, u] / (others + noise)))
+        fixed = np.delete(received[:, u] * 0.7, radio).sum()
+        monitored.append(10 * np.log10(received[radio, u] / (fixed + noise)))
         rate = width / max(1, sharing[radio]) * np.interp(sinr[u], phy.sinr_db, phy.efficiency, left=0.0)
         air.append(min(0.5, payload / rate) if rate > 0 else 0.5)
-    return np.array(sinr), loads, np.array(air)
+    return np.array(sinr), loads, np.array(air), np.array(monitored)
 
 
 def test_sinr_load_and_air_time_equal_a_direct_computation(city, phy):
-    bench = Bench(city, phy, ues=24)
+    bench = Bench(city, phy, ues=24, radio=dict(monitoring_load=0.7))
     generator = np.random.default_rng(4)
     for u in range(24):
         bench.put(u, radio=int(generator.integers(0, 3)), streaming=bool(generator.integers(0, 2)))
@@ -109,7 +111,8 @@ def test_sinr_load_and_air_time_equal_a_direct_computation(city, phy):
         bench.hand_over(u, 5, 0.05)
     bench.step()
     assert (bench.ue["phase"] == INTERRUPTED).sum() == 4
-    sinr, loads, air = expected_links(bench, city, phy)
+    sinr, loads, air, monitored = expected_links(bench, city, phy)
+    assert bench.ue["monitor_db"] == pytest.approx(monitored, rel=1e-5)
     assert bench.ue["sinr_db"] == pytest.approx(sinr, rel=1e-5)
     assert bench.cell["load"] == pytest.approx(loads, rel=1e-12)
     assert bench.ue["air_s"] == pytest.approx(air, rel=1e-4)
@@ -132,3 +135,16 @@ def test_a_link_in_outage_costs_the_longest_time_on_the_air(city, phy):
     bench.step()
     assert bench.ue[0]["sinr_db"] < -10.0
     assert bench.ue[0]["air_s"] == 0.5
+
+
+def test_one_more_ue_that_streams_disturbs_the_other_cells_by_its_share_and_no_link_monitoring(city, phy):
+    quiet, loud = (Bench(city, phy, ues=4) for _ in range(2))
+    for bench, streaming in ((quiet, False), (loud, True)):
+        for u in range(3):
+            bench.put(u, radio=u)
+        bench.put(3, radio=4, streaming=streaming)
+        bench.step()
+    assert (loud.cell["load"] - quiet.cell["load"]).tolist() == pytest.approx([0, 0, 0, 0, 0.1, 0, 0, 0, 0])
+    assert (loud.ue["sinr_db"][:3] < quiet.ue["sinr_db"][:3]).all()
+    assert loud.ue["sinr_db"][3] == quiet.ue["sinr_db"][3]
+    assert (loud.ue["monitor_db"] == quiet.ue["monitor_db"]).all()

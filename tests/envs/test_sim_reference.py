@@ -10,7 +10,7 @@ import pytest
 
 from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
 
-from .sim_bench import KV_BITS, LINK_BPS, RADIO_S, SERVING, Bench
+from .sim_bench import KV_BITS, LINK_BPS, RADIO_S, REESTABLISHMENT_S, SERVING, Bench
 
 RATE, CELLS, STEP_S, CYCLE_S, SLOWDOWN = 25.0, 4, 0.1, 0.01, 0.5
 BITS = {16: KV_BITS, 8: 28 * 4 * (2 * 128 * 8 + 160.0), 4: 28 * 4 * (2 * 128 * 4 + 160.0)}
@@ -44,6 +44,8 @@ class User:
     move: Move | None = None
     cut: float | None = None
     back: float = 0.0
+    lost: float | None = None  # when it re-establishes after a radio-link failure
+    strongest: int = 0
     resume: float = math.inf
     waste: float = 0.0
     gpu_waste: float = 0.0
@@ -107,6 +109,24 @@ class Reference:
         if user.move:
             user.move.late = user.move.bits_left
 
+    def fail(self, user: User) -> None:
+        """A radio-link failure."""
+        user.lost, user.back, user.resume = self.now + REESTABLISHMENT_S, math.inf, math.inf
+        if user.cut is None:
+            user.cut = self.now
+            if user.move:
+                self.ship(user)
+
+    def return_to(self, user: User, plan: dict) -> None:
+        """Re-establishment at the strongest cell."""
+        moved, user.radio, user.lost, user.back = user.strongest != user.radio, user.strongest, None, self.now
+        if user.move is None or user.move.target != user.radio:
+            self.drop(user)
+            if moved and user.radio != user.server and plan["medium"] != DETOUR:
+                self.start(user, plan, user.radio)
+        if user.move:
+            user.move.late = user.move.bits_left
+
     def settle(self, user: User) -> None:
         """Whoever has everything knows when it resumes; who was left behind changes over."""
         move = user.move
@@ -118,7 +138,7 @@ class Reference:
             move.late = move.bits_left
             if move.bits_left > 0:
                 return
-        if user.cut is not None and user.resume == math.inf:
+        if user.cut is not None and user.resume == math.inf and user.lost is None:
             restore = move.late / 8 / SERVING.restore_bytes_per_s if move else 0.0
             user.resume = max(self.now, user.back) + restore + 1 / RATE
 
@@ -147,9 +167,10 @@ class Reference:
                         if full & {("out", self.users[i].server), ("in", flows[i].target)}}
         return rate
 
-    def interval(self, plans: list[dict], handovers: dict[int, tuple[float, int]], end: float) -> None:
-        """One decision interval, with the handovers (time, cell) of some users."""
-        due = dict(handovers)
+    def interval(self, plans: list[dict], handovers: dict[int, tuple[float, int]], failures: dict[int, float],
+                 end: float) -> None:
+        """One decision interval, with the handovers (time, cell) and the radio-link failures (time) of some users."""
+        due, failing = dict(handovers), dict(failures)
         for user, plan in zip(self.users, plans, strict=True):
             self.plan(user, plan)
         while True:
@@ -159,6 +180,7 @@ class Reference:
             queued = {u.move.target for u in self.users if u.move and u.move.job == "queued"}
             cycle = math.ceil(self.now / CYCLE_S - 1e-9) * CYCLE_S
             times = [end, *(at for at, _ in due.values()), *(u.resume for u in self.users)]
+            times += [*failing.values(), *(u.lost for u in self.users if u.lost is not None)]
             times += [self.now + self.users[i].move.bits_left / r for i, r in rate.items() if r > 0]
             times += [at for at in self.batch_end if at is not None]
             times += [max(self.now, cycle) for c in queued if self.batch_end[c] is None]
@@ -176,6 +198,11 @@ class Reference:
             for i, user in enumerate(self.users):
                 if i in due and due[i][0] <= until:
                     self.change_cell(user, due.pop(i)[1], plans[i])
+                elif i in failing and failing[i] <= until:
+                    del failing[i]
+                    self.fail(user)
+                elif user.lost is not None and user.lost <= until:
+                    self.return_to(user, plans[i])
                 elif user.resume <= until:
                     self.resumes(user)
             if abs(until / CYCLE_S - round(until / CYCLE_S)) < 1e-7:
@@ -231,19 +258,27 @@ def test_the_simulator_and_the_reference_agree(city, phy, seed):
         bench.put(u, radio, server, users[u].context, users[u].streaming)
     reference = Reference(users, list(speed))
     for k in range(60):
-        plans, handovers = [arbitrary(generator) for _ in users], {}
+        plans, handovers, failures = [arbitrary(generator) for _ in users], {}, {}
         for u, user in enumerate(users):
             if user.move and generator.random() < 0.7:
                 plans[u]["target"] = CONTINUE
             bench.plan(u, **plans[u])
-            if generator.random() < 0.12:
+            if user.lost is not None:
+                continue
+            if generator.random() < 0.04:
+                user.strongest = user.move.target if user.move and generator.random() < 0.4 else int(
+                    generator.integers(0, CELLS))
+                failures[u] = k * STEP_S + float(generator.uniform(0, 0.0999))
+                bench.fail(u, failures[u], user.strongest)
+            elif generator.random() < 0.12:
                 goal = user.move.target if user.move and generator.random() < 0.5 else int(generator.integers(0, CELLS))
                 if goal != user.radio:
                     handovers[u] = (k * STEP_S + float(generator.uniform(0, 0.0999)), goal)
                     bench.hand_over(u, goal, handovers[u][0])
         bench.step()
-        reference.interval(plans, handovers, (k + 1) * STEP_S)
+        reference.interval(plans, handovers, failures, (k + 1) * STEP_S)
     assert sum(len(user.log) for user in users) > 20
+    lost = 0.0
     for u, user in enumerate(users):
         got = [[e[f] for f in ("time_s", "source", "target", "interruption_s", "context", "prefix")]
                for e in bench.resumed(u)]
@@ -252,5 +287,8 @@ def test_the_simulator_and_the_reference_agree(city, phy, seed):
         for name, value in (("bits_sent", user.sent), ("wasted_bits", user.waste), ("gpu_s", user.gpu_s),
                             ("wasted_gpu_s", user.gpu_waste)):
             assert bench.total(name, u) == pytest.approx(value, rel=1e-6, abs=1e-6), name
+        lost += bench.total("rlf", u)
+        assert np.isfinite(bench.ue[u]["reconnect_s"]) == (user.lost is not None)
         assert (bench.ue[u]["phase"] == IDLE) == (user.move is None and user.cut is None)
         assert (bench.ue[u]["server"], bench.ue[u]["radio"]) == (user.server, user.radio)
+    assert lost > 3

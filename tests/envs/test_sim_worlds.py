@@ -24,7 +24,7 @@ from kvroam.envs.sim.state import CONTINUE, DETOUR, KV, TOKEN
 
 UES, STEPS = 8, 120
 WORLD_FIELDS = ("x", "y", "speed", "row", "col", "destination", "leg", "radio", "previous", "since_s", "fire_s",
-                "fire_cell", "phase_s")
+                "fire_cell", "phase_s", "monitor_db", "t310_s", "reconnect_s")
 
 
 def make(scene, phy, envs: int = 1, seed: int = 5, threads: int = 1) -> Simulator:

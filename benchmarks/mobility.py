@@ -1,0 +1,215 @@
+"""How the users of a scene move through its cells, and how well their handovers are predicted.
+
+    python -m kvroam.benchmarks.mobility --scenes munich simple_street_canyon --out docs
+
+Writes mobility.md, mobility.json and one figure per scene: rates, times of stay, ping-pongs, failures, coverage, and
+the predictor's hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on a policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..envs.config import HandoverConfig, ScoringConfig, resolve
+from ..envs.core import HandoverCore
+from ..envs.sim.predictor import HORIZON_S
+from ..envs.sim.simulator import idle_plans
+from ..errors import ConfigError, KvroamError, run_command
+from ..files import write_whole
+from .mobility_report import figure, page
+
+MINIMUM_STAY_S = 1.0  # TR 36.839: a return after a shorter stay is a ping-pong
+LEADS_S = (1.0, 2.0, 4.0)
+
+
+def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any] = lambda done: None,
+            ) -> dict[str, np.ndarray]:
+    """Run episodes seeded seed, seed + 1, ... side by side and keep what the report needs.
+
+    Args:
+        config: the world; nothing is scored.
+        episodes, seed: how many, and the first.
+        progress: called with 1 after every step.
+
+    Returns:
+        Arrays [T + 1, E, U], index 0 the reset: radio, since_s, x, y, predicted_cell, predicted_s (absolute; inf:
+        none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
+    """
+    core = HandoverCore(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
+    core.reset(list(range(seed, seed + episodes)))
+    plans = idle_plans(episodes, config.num_ues)
+    kept: dict[str, list[np.ndarray]] = {}
+    for step in range(config.max_steps + 1):
+        if step:
+            core.step(plans)
+            for name in ("handovers", "rlf", "handover_failures"):
+                kept.setdefault(name, []).append(core.sim.state.flow[name].copy())
+            progress(1)
+        ue, view = core.sim.state.ue, core.view
+        out = (ue["monitor_db"] < config.radio.q_out_db) | view.link_failed
+        for name, value in (("radio", ue["radio"].copy()), ("since_s", ue["since_s"].copy()), ("x", ue["x"].copy()),
+                            ("y", ue["y"].copy()), ("predicted_cell", view.predicted_cell), ("out", out),
+                            ("predicted_s", view.predicted_in_s + view.time_s[:, None])):
+            kept.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in kept.items()}
+
+
+def stays(radio: np.ndarray, since_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stays of one UE in a cell that begin and end within the episode.
+
+    Args:
+        radio, since_s: serving cell, and time of the last change, [T + 1]; -inf before the first.
+
+    Returns:
+        Their lengths [s], and whether the UE then went back to where it had come from.
+    """
+    change = np.flatnonzero(np.diff(radio)) + 1
+    cells = np.concatenate([radio[:1], radio[change]])
+    at_s = since_s[change]
+    return np.diff(at_s), cells[2:] == cells[:-2]
+
+
+def movement(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float) -> dict[str, float]:
+    """Rates, stays and coverage of the UEs `who`, int [N]."""
+    minutes = seen["rlf"][..., who].size * interval_s / 60.0
+    lengths, returns = [np.empty(0)], [np.empty(0, bool)]
+    for e in range(seen["radio"].shape[1]):
+        for u in who:
+            length, back = stays(seen["radio"][:, e, u], seen["since_s"][:, e, u])
+            lengths.append(length)
+            returns.append(back)
+    length, back = np.concatenate(lengths), np.concatenate(returns)
+    handovers, failed = (int(seen[name][..., who].sum()) for name in ("handovers", "handover_failures"))
+    rlf = int(seen["rlf"][..., who].sum())
+    p10, p50, p90 = np.percentile(length, [10, 50, 90]) if length.size else (np.nan,) * 3
+    return {
+        "ue_minutes": minutes, "handovers": handovers, "handovers_per_min": handovers / minutes,
+        "stays": int(length.size), "stay_p10_s": float(p10), "stay_median_s": float(p50), "stay_p90_s": float(p90),
+        "pingpong_share": float(((length < MINIMUM_STAY_S) & back).sum()) / max(1, handovers),
+        "rlf_per_min": rlf / minutes, "handover_failure_share": failed / max(1, handovers + failed),
+        "out_of_coverage_share": float(seen["out"][..., who].mean()),
+    }
+
+
+def accuracy(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float) -> dict[str, dict[str, float]]:
+    """Quality of the predictions about the UEs `who`, by lead time.
+
+    For every handover to cell c at t, the prediction that stood one lead before it, if the UE was in the same stay
+    already: share that named c (hit), another cell or none, and the mean absolute error of the time over the hits.
+    False alarms: of the predictions of a handover within the lead, sampled every half second, the share after which
+    the UE did not go to that cell within the horizon (5 s) from when it was made.
+    """
+    result = {}
+    every = max(1, round(0.5 / interval_s))
+    horizon = round(HORIZON_S / interval_s)
+    for lead_s in LEADS_S:
+        hits, other, silent, errors, alarms, false = 0, 0, 0, [0.0], 0, 0
+        for e in range(seen["radio"].shape[1]):
+            for u in who:
+                radio, since = seen["radio"][:, e, u], seen["since_s"][:, e, u]
+                cell, at_s = seen["predicted_cell"][:, e, u], seen["predicted_s"][:, e, u]
+                for step in np.flatnonzero(seen["handovers"][:, e, u]) + 1:
+                    asked = int(np.floor((since[step] - lead_s) / interval_s + 1e-9))
+                    if asked < 0 or since[step - 1] > asked * interval_s:
+                        continue
+                    if cell[asked] == radio[step]:
+                        hits += 1
+                        errors.append(abs(at_s[asked] - since[step]))
+                    elif cell[asked] >= 0:
+                        other += 1
+                    else:
+                        silent += 1
+                steps = np.arange(0, len(radio) - horizon, every)
+                soon = steps[(cell[steps] >= 0) & (at_s[steps] - steps * interval_s <= lead_s)]
+                alarms += len(soon)
+                false += sum(not (radio[k + 1:k + 1 + horizon] == cell[k]).any() for k in soon)
+        asked_about = hits + other + silent
+        result[f"{lead_s:g}"] = {
+            "handovers": asked_about, "hit_share": hits / max(1, asked_about),
+            "other_cell_share": other / max(1, asked_about), "none_share": silent / max(1, asked_about),
+            "time_error_s": sum(errors) / hits if hits else float("nan"),
+            "alarms": alarms, "false_alarm_share": false / max(1, alarms),
+        }
+    return result
+
+
+def fluid_flow_per_min(speed_mps: tuple[float, float], inter_site_m: float) -> float:
+    """Changes of cell per minute in a hexagonal grid at a uniform speed in any direction.
+
+    A UE crosses (2 / pi) v L borders per second, L the length of border per area: 2 / inter-site distance in a
+    hexagonal grid. Source: the fluid-flow model of mobility; its form for hexagons is ours.
+    """
+    return 60.0 * 4.0 * sum(speed_mps) / 2.0 / (np.pi * inter_site_m)
+
+
+def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any],
+          ) -> tuple[dict[str, Any], dict[str, np.ndarray], HandoverCore]:
+    """The report's entry on one scene, what was seen, and a core in that scene (for the figure)."""
+    config = replace(config, scene=scene)
+    seen = observe(config, episodes, seed, progress)
+    core = HandoverCore(replace(config, scoring=ScoringConfig(mode="none")))
+    vehicles = round(config.mobility.vehicle_share * config.num_ues)
+    spacing = core.sim.scene.manifest.get("spec", {}).get("inter_site_m")
+    groups = (("vehicles", np.arange(vehicles), config.mobility.vehicle_speed_mps),
+              ("pedestrians", np.arange(vehicles, config.num_ues), config.mobility.pedestrian_speed_mps))
+    entry: dict[str, Any] = {}
+    for name, who, speed in groups:
+        if who.size:
+            entry[name] = movement(seen, who, config.interval_s)
+            entry[name]["fluid_flow_per_min"] = fluid_flow_per_min(speed, spacing) if spacing else float("nan")
+            entry[name]["predictor"] = accuracy(seen, who, config.interval_s)
+    return entry, seen, core
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the report."""
+    parser = argparse.ArgumentParser(prog="python -m kvroam.benchmarks.mobility", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", nargs="+", default=["munich", "simple_street_canyon"], help="scenes to report on")
+    parser.add_argument("--config", default="handover", help="world (default: handover)")
+    parser.add_argument("--episodes", type=int, default=16, help="episodes per scene (default 16)")
+    parser.add_argument("--duration", type=float, default=300.0, help="length of each, s (default 300)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default docs)")
+    options = parser.parse_args(arguments)
+    if options.episodes < 1 or options.seed < 0:
+        raise ConfigError(f"--episodes {options.episodes} --seed {options.seed}: at least 1 episode and a seed from 0")
+    base = resolve(options.config)
+    if base.mobility.trace is not None:
+        raise ConfigError("mobility.trace is set: the report tells vehicles from pedestrians; set it to null")
+    try:
+        config = replace(base, episode_s=options.duration)
+    except ValueError as error:
+        raise error if isinstance(error, KvroamError) else ConfigError(f"--duration: {error}") from error
+    options.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {
+        "command": f"python -m kvroam.benchmarks.mobility --scenes {' '.join(options.scenes)} "
+                   f"--episodes {options.episodes} --duration {options.duration:g} --seed {options.seed}",
+        "num_ues": config.num_ues, "scenes": {},
+    }
+    from tqdm import tqdm
+
+    with tqdm(total=config.max_steps * len(options.scenes), unit="step") as bar:
+        for scene in options.scenes:
+            bar.set_description(scene)
+            entry, seen, core = study(scene, config, options.episodes, options.seed, bar.update)
+            name = core.sim.scene.name
+            results["scenes"][name] = entry
+            write_whole(options.out / f"mobility_{name}.png", partial(figure, core.sim.scene, seen))
+    text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
+    write_whole(options.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_whole(options.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))
+    print(page(results))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("mobility", main))
