@@ -196,3 +196,40 @@ def masked_softmax(scores, lengths, width, first, scale, empty, lo, hi):
                     row[j] *= share
                 row[stored:width] = _F(0.0)
                 row[stop:columns] = _F(0.0)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
+def causal_softmax(scores, seen, scale, lo, hi):
+    """Softmax in place of scores [n, T, N] times `scale`; query t sees the first seen[t] keys, of none the rest is 0."""
+    for i in range(lo, hi):
+        for t in range(scores.shape[1]):
+            row, count = scores[i, t], seen[t]
+            row[count:] = _F(0.0)
+            if count == 0:
+                continue
+            top, total = row[0], _F(0.0)
+            for j in range(count):
+                top = max(top, row[j])
+            for j in range(count):
+                row[j] = _exp((row[j] - top) * scale)
+                total += row[j]
+            share = _F(1.0) / total
+            for j in range(count):
+                row[j] *= share
+
+
+@njit(cache=True, nogil=True)
+def pooled(scores, positions, half):
+    """Largest score [n] among the rows whose position is at most `half` away; positions [n] ascend, scores are >= 0."""
+    out = np.empty_like(scores)
+    first = last = 0
+    for i in range(len(scores)):
+        while positions[first] < positions[i] - half:
+            first += 1
+        while last < len(scores) and positions[last] <= positions[i] + half:
+            last += 1
+        best = scores[i]
+        for j in range(first, last):
+            best = max(best, scores[j])
+        out[i] = best
+    return out
