@@ -7,6 +7,8 @@ import numpy as np
 import xxhash
 from numba import njit
 
+from .kernels import spread
+
 # Exponent bits of the numbers in one 64-bit word, the lowest of each, and the sign bits: a number whose exponent is all
 # ones, and no other, carries into its sign bit when the lowest is added.
 _EXPONENTS = {
@@ -39,6 +41,44 @@ def all_finite(data: Buffer | np.ndarray, dtype: str) -> bool:
     return not seen & sign
 
 
+def copy_finite(rows: np.ndarray, dtype: str, out: np.ndarray, index: np.ndarray | None = None) -> bool:
+    """Copy rows of numbers and look for NaN and infinity in the same pass over memory.
+
+    Args:
+        rows: words of numbers uint64 [n, w].
+        dtype: of the numbers, as for `all_finite`.
+        out: uint64 [k, w].
+        index: int64 [k], which rows are copied; all of them by default.
+
+    Returns:
+        Whether all numbers copied are finite.
+    """
+    mask, unit, sign = _EXPONENTS[dtype]
+    seen = np.zeros(len(out) + 1, np.uint64)
+    if index is not None and len(index) and not (0 <= index.min() and index.max() < len(rows)):
+        raise IndexError(f"rows {index.min()}..{index.max()} of {len(rows)}")
+
+    def part(lo: int, hi: int) -> None:
+        seen[lo] = _copied(rows, _ALL if index is None else index, out, mask, unit, lo, hi)
+
+    spread(len(out), out.size, part)
+    return not int(np.bitwise_or.reduce(seen)) & sign
+
+
+_ALL = np.empty(0, np.int64)
+
+
+def words_of(numbers: np.ndarray) -> np.ndarray | None:
+    """Rows of numbers [n, ...] as uint64 [n, w], without copying; None where they do not lie that way in memory."""
+    width = numbers[:1].nbytes
+    inner = numbers[0].flags.c_contiguous if len(numbers) else False
+    stride = numbers.strides[0]
+    if not inner or not width or width % 8 or stride % 8 or stride < width or numbers.ctypes.data % 8:
+        return None
+    first = numbers[0].reshape(-1).view(np.uint64)
+    return np.lib.stride_tricks.as_strided(first, (len(numbers), width // 8), (stride, 8))
+
+
 def _words(data: Buffer | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A buffer as aligned 64-bit words and the up to seven bytes that remain; copied only where it is not aligned."""
     flat = data.reshape(-1).view(np.uint8) if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
@@ -53,4 +93,16 @@ def _carried(words, mask, unit):
     seen = np.uint64(0)
     for i in range(len(words)):
         seen |= (words[i] & mask) + unit
+    return seen
+
+
+@njit(cache=True, nogil=True)
+def _copied(rows, index, out, mask, unit, lo, hi):
+    seen = np.uint64(0)
+    for i in range(lo, hi):
+        source, target = rows[index[i] if len(index) else i], out[i]
+        for j in range(len(target)):
+            word = source[j]
+            target[j] = word
+            seen |= (word & mask) + unit
     return seen
