@@ -8,7 +8,7 @@ Every chunk, padded with zeros to a multiple of 8 bytes (numbers are little endi
     8 bytes  length of the body
     8 bytes  checksum of the chunk before, 0 for the header
     body
-    8 bytes  checksum (XXH64) of everything before in this chunk
+    8 bytes  checksum (XXH3, 64 bits) of everything before in this chunk
 
 The body of the header is the length of its JSON, the JSON, zeros up to a multiple of 8, and the positions as int32.
 The body of layer i is rows [count, 2, Hkv, D] at 16 or 32 bits, or what `quantise.encode_layer` makes of them. A
