@@ -1,6 +1,7 @@
 """Passes over raw bytes that run about as fast as memory: a checksum, and a search for NaN and infinity.
 
-The checksum is XXH3, 64 bits wide. It finds damage, not forgery: where attackers sit on the line, the transport has to authenticate.
+The checksum is XXH3, 64 bits wide. It finds damage, not forgery: where attackers sit on the line, the transport has to
+authenticate.
 """
 
 import numpy as np
@@ -53,7 +54,7 @@ def copy_finite(rows: np.ndarray, dtype: str, out: np.ndarray, index: np.ndarray
     Returns:
         Whether all numbers copied are finite.
     """
-    if index is not None and len(index) and not (0 <= index.min() and index.max() < len(rows)):
+    if index is not None and len(index) and not (index.min() >= 0 and index.max() < len(rows)):
         raise IndexError(f"rows {index.min()}..{index.max()} of {len(rows)}")
     mask, unit, sign = _EXPONENTS[dtype]
     step = max(1, _BLOCK // max(1, rows.shape[1]))

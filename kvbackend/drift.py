@@ -76,7 +76,7 @@ def _compiled(full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tensor)
     out = np.empty((6, len(full)), np.float32)
     arrays = full.numpy(), degraded.numpy(), targets.numpy(), out
     spread(len(full), full.numel(), lambda lo, hi: compare_rows(*arrays, lo, hi))
-    out[:5, np.isnan(out[5])] = np.nan
+    out[:5, out[5] > 0] = np.nan
     return torch.from_numpy(out[:5])
 
 

@@ -127,7 +127,7 @@ class LanguageModel:
         """
         ids = self._padded(tokens)
         batch, steps = ids.shape
-        lengths = np.array([len(cache) for cache in caches])
+        lengths = np.array([cache.shape[0] for cache in caches])
         width = int(lengths.max())
         if self._lean is not None:
             columns = self._columns(batch, width + steps)
@@ -214,9 +214,9 @@ class LanguageModel:
         lean = Lean(self.base, shape.heads, shape.kv_heads, shape.head_dim, self.scaling)
         ids = torch.arange(12)[None] * 5 % self.vocab
         slab = torch.empty(1, 12, *shape.row)
-        expected = self._run(ids, torch.arange(12)[None], None, slab, 0)
+        expected = self._run(ids, torch.arange(12)[None], None, slab, 0, cache_dtype=self.dtype)
         columns, where = self._columns(1, 12), np.arange(12)[None]
-        queries, hidden = lean.run(ids, where, columns, np.zeros(1, np.int64), self.cache_dtype)
+        queries, hidden = lean.run(ids, where, columns, np.zeros(1, np.int64), self.dtype)
         pairs = ((hidden, expected.hidden), (queries, expected.queries))
         close = all(float((a - b).abs().max()) <= 1e-4 * max(1.0, float(b.abs().max())) for a, b in pairs)
         return lean if close else None

@@ -7,6 +7,7 @@ the numbers do not depend on how many.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def spread(items: int, numbers: int, work: Callable[[int, int], None]) -> None:
         return
     ends = [items * i // threads for i in range(threads + 1)]
     pool = _pool(threads - 1)
-    others = [pool.submit(work, lo, hi) for lo, hi in zip(ends[1:-1], ends[2:], strict=True)]
+    others = [pool.submit(work, lo, hi) for lo, hi in pairwise(ends[1:])]
     work(ends[0], ends[1])
     for other in others:
         other.result()
@@ -81,15 +82,16 @@ def _log(x):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def compare_rows(full, degraded, targets, out, lo, hi):
-    """`drift.divergences` of logits [n, vocab]; a sixth row of `out` [6, n] is NaN where a logit is."""
+    """`drift.divergences` of logits [n, vocab]; a sixth row of `out` [6, n] is 1 where one is NaN or inf."""
     vocab = full.shape[1]
     first, second = np.empty(vocab, _F), np.empty(vocab, _F)
     for i in range(lo, hi):
         a, b = full[i], degraded[i]
-        top_a, top_b, total = a[0], b[0], _F(0.0)
+        top_a, top_b, bits = a[0], b[0], _I(0)
         for j in range(vocab):
             top_a, top_b = max(top_a, a[j]), max(top_b, b[j])
-            total += a[j] * _F(0.0) + b[j] * _F(0.0) if a[j] > _F(-1e30) and b[j] > _F(-1e30) else _F(0.0)
+            # As integers, because fast arithmetic may take for granted that there is no NaN.
+            bits = max(bits, _F(a[j]).view(np.int32) & _I(0x7FFFFFFF), _F(b[j]).view(np.int32) & _I(0x7FFFFFFF))
         sum_a, sum_b = _F(0.0), _F(0.0)
         for j in range(vocab):
             p, q = _exp(a[j] - top_a), _exp(b[j] - top_b)
@@ -116,7 +118,7 @@ def compare_rows(full, degraded, targets, out, lo, hi):
         if target >= 0:
             out[3, i] = max(a[target] - log_a, _F(-1e4)) - max(b[target] - log_b, _F(-1e4))
             out[4, i] = b[target] >= top_b
-        out[5, i] = total
+        out[5, i] = bits > _I(0x7F800000) or max(top_a, top_b) > _F(3.4e38)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -200,7 +202,7 @@ def masked_softmax(scores, lengths, width, first, scale, empty, lo, hi):
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
 def causal_softmax(scores, seen, scale, lo, hi):
-    """Softmax in place of scores [n, T, N] times `scale`; query t sees the first seen[t] keys, of none the rest is 0."""
+    """Softmax in place of scores [n, T, N] times `scale`; query t sees the first seen[t] keys; the rest is 0."""
     for i in range(lo, hi):
         for t in range(scores.shape[1]):
             row, count = scores[i, t], seen[t]

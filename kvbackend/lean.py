@@ -4,7 +4,6 @@ It reads the weights of the Hugging Face model in place and computes the same nu
 `LanguageModel` checks when it loads the model. Everything else runs through the model's own modules.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -114,16 +113,17 @@ class Lean:
             part = by_head[:, :, :, first:last].reshape(flat, -1, self.head_dim)
             scores = torch.bmm(part, keys[:, :, : width + last])
             weights = scores.view(batch, self.kv_heads, groups, last - first, width + last).numpy()
-            kernels.spread(
-                flat,
-                weights.size,
-                lambda lo, hi, w=weights, f=first: kernels.masked_softmax(
-                    w, lengths, width, f, self.scaling, empty, lo, hi
-                ),
-            )
+            self._softmax(weights, lengths, width, first, empty)
             got = torch.bmm(scores, values[:, : width + last])
             mixed[:, :, :, first:last] = got.view(batch, self.kv_heads, groups, last - first, self.head_dim)
         return out
+
+    def _softmax(
+        self, scores: np.ndarray, lengths: np.ndarray, width: int, first: int, empty: np.ndarray
+    ) -> None:
+        arrays = scores, lengths, width, first, self.scaling, empty
+        items = scores.shape[0] * scores.shape[1]
+        kernels.spread(items, scores.size, lambda lo, hi: kernels.masked_softmax(*arrays, lo, hi))
 
     def _norm(self, x: torch.Tensor, change: np.ndarray, norm: Any, out: torch.Tensor) -> None:
         """x += change; out = the norm of x."""
@@ -153,7 +153,7 @@ def linear(x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
     oneDNN, which torch.compile uses for it, is twice as fast as torch's own choice on processors that MKL neglects.
     """
     weight, bias = layer.weight, layer.bias
-    if _ONEDNN is None or not _MANY <= x.shape[0] * weight.numel() or weight.numel() > _LARGE:
+    if _ONEDNN is None or x.shape[0] * weight.numel() < _MANY or weight.numel() > _LARGE:
         return F.linear(x, weight, bias)
     return _ONEDNN(x, weight, bias, "none", [], "")
 

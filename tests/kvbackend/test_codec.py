@@ -35,7 +35,7 @@ def make_rows(count: int, seed: int = 0) -> tuple[np.ndarray, torch.Tensor]:
 
 def chunk(index: int, before: int, body: bytes) -> bytes:
     """A chunk as the format says, written by hand, with a checksum that fits."""
-    text = struct.pack("<4sHHQQ", b"KVRM", 2, index, len(body), before) + body + bytes(-len(body) % 8)
+    text = struct.pack("<4sHHQQ", b"KVRM", 3, index, len(body), before) + body + bytes(-len(body) % 8)
     return text + struct.pack("<Q", xxh3(text))
 
 
