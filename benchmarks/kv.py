@@ -283,7 +283,8 @@ def wide_backend(device: str | None):
     )  # fmt: skip
     torch.manual_seed(0)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return KVBackend(LlamaForCausalLM(config).to(device), memo=False)
+    model: Any = LlamaForCausalLM(config)
+    return KVBackend(model.to(device), memo=False)
 
 
 def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: int, tiny: bool = False) -> list[Row]:
