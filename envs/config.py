@@ -75,6 +75,7 @@ class ScoringConfig:
     pool: int = 5  # width of its max-pooling [tokens]
     sinks: int = 4  # first tokens that are always kept [tokens]
     recent: int = 8  # last tokens that are always kept [tokens]
+    scope: Literal["sequence", "head"] = "sequence"  # what keeps tokens of its own: a session, or each layer and head
     situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
     script_seed: int = 0  # seed of the bank of session scripts
     drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes

@@ -8,7 +8,7 @@ Every chunk, padded with zeros to a multiple of 8 bytes (numbers are little endi
     8 bytes  length of the body
     8 bytes  checksum of the chunk before, 0 for the header
     body
-    8 bytes  checksum (XXH64) of everything before in this chunk
+    8 bytes  checksum (XXH3, 64 bits) of everything before in this chunk
 
 The body of the header is the length of its JSON, the JSON, zeros up to a multiple of 8, and the positions as int32.
 The body of layer i is rows [count, 2, Hkv, D] at 16 or 32 bits, or what `quantise.encode_layer` makes of them. A
@@ -28,11 +28,12 @@ import torch
 
 from ..errors import PayloadError
 from . import quantise
-from .checksum import Buffer, all_finite
+from .checksum import Buffer, all_finite, copy_finite, words_of
 from .frames import body_of, chunk_end, chunk_size, seal, split, unseal
 from .header import MAX_TEXT_BYTES, WIRE_DTYPES, Expected, Header, check, read_text, write_text
 
 _TEXT = struct.Struct("<I")
+_NOT_FINITE = "a layer holds NaN or infinity; encode the cache again"
 _INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
@@ -185,16 +186,23 @@ class Decoder:
         if len(body) != _body_size(header, 1):
             raise PayloadError(f"a layer has {len(body)} bytes not {_body_size(header, 1)}; encode the cache again")
         wire, wanted = WIRE_DTYPES[header.dtype], self._out_dtype(header)
-        if header.bits >= 16 and not all_finite(body, header.dtype):
-            raise PayloadError("a layer holds NaN or infinity; encode the cache again")
         shape = (header.count, 2, header.kv_heads, header.head_dim)
         place = None if self._rows is None else self._rows[:, len(self._layers)]
         if header.bits >= 16 and wire == wanted and self._device.type == "cpu":
             place = torch.empty(shape, dtype=wire) if place is None else place
             # Integers, because numpy has no bfloat16; torch would warn that the payload cannot be written to.
             numbers = place.view(_INTEGERS[wire]).numpy()
-            numbers[:] = np.frombuffer(body, numbers.dtype).reshape(shape)
+            arrived = np.frombuffer(body, numbers.dtype).reshape(shape)
+            source, into = words_of(arrived), words_of(numbers)
+            if source is not None and into is not None:
+                finite = copy_finite(source, header.dtype, into)
+            else:
+                numbers[:], finite = arrived, all_finite(body, header.dtype)
+            if not finite:
+                raise PayloadError(_NOT_FINITE)
             return place
+        if header.bits >= 16 and not all_finite(body, header.dtype):
+            raise PayloadError(_NOT_FINITE)
         raw = torch.empty(len(body), dtype=torch.uint8)
         raw.numpy()[:] = np.frombuffer(body, np.uint8)
         raw = raw.to(self._device)
@@ -307,14 +315,15 @@ def _fill_layer(body: memoryview, header: Header, layer: torch.Tensor, rows: tor
         out.copy_(torch.cat([part.reshape(-1).view(torch.uint8) for part in parts]))
     else:
         target = out.view(dtype).view(header.count, 2, header.kv_heads, header.head_dim)
-        if layer.dtype != dtype or layer.device != target.device:
-            target.copy_(layer if rows is None else layer.index_select(0, rows))
-        elif rows is not None:
-            torch.index_select(layer, 0, rows, out=target)
+        source = into = None
+        if layer.dtype == dtype and layer.device == target.device:
+            # Integers, because numpy has no bfloat16.
+            source, into = (words_of(x.view(_INTEGERS[dtype]).numpy()) for x in (layer, target))
+        if source is not None and into is not None:
+            finite = copy_finite(source, header.dtype, into, None if rows is None else rows.numpy())
         else:
-            # numpy copies rows that do not touch each other several times faster than torch.
-            np.copyto(target.view(_INTEGERS[dtype]).numpy(), layer.view(_INTEGERS[dtype]).numpy())
-        finite = all_finite(body, header.dtype)
+            target.copy_(layer if rows is None else layer.index_select(0, rows))
+            finite = all_finite(body, header.dtype)
     if not finite:
         raise PayloadError(
             f"the cache holds NaN, infinity or numbers that {header.bits} bits cannot represent; send it with "

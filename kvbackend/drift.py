@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from .kernels import compare_rows, spread
+
 HOT, COLD = 1, 2
 
 
@@ -50,6 +52,8 @@ def divergences(full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tenso
         of the target [nats] (0 without one), whether the degraded top-1 is the target. A tie for the top counts as
         agreement.
     """
+    if full.device.type == "cpu" and full.is_contiguous() and degraded.is_contiguous():
+        return _compiled(full, degraded, targets)
     # Masked vocabulary has logits of -inf; the bound turns inf - inf and 0 * inf into 0, and changes nothing else.
     log_p, log_q = (x.log_softmax(-1).clamp_min_(-1e4) for x in (full, degraded))
     p, q = log_p.exp(), log_q.exp()
@@ -65,6 +69,15 @@ def divergences(full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tenso
     nll = gap.gather(1, chosen)[:, 0] * known
     correct = (degraded.gather(1, chosen)[:, 0] >= best) & known
     return torch.stack([kl, js, match.to(kl.dtype), nll, correct.to(kl.dtype)])
+
+
+def _compiled(full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The same on the CPU, in three passes over each row."""
+    out = np.empty((6, len(full)), np.float32)
+    arrays = full.numpy(), degraded.numpy(), targets.numpy(), out
+    spread(len(full), full.numel(), lambda lo, hi: compare_rows(*arrays, lo, hi))
+    out[:5, out[5] > 0] = np.nan
+    return torch.from_numpy(out[:5])
 
 
 class Marks:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import ModelError
 from .attention import Tap, install, slab_cache
+from .lean import Lean, fits, linear
 from .suitability import refuse_unsuitable
 
 
@@ -81,18 +83,28 @@ class LanguageModel:
         self.device, self.dtype = weight.device, weight.dtype
         self.cache_dtype = cache_dtype
         self.fingerprint = fingerprint(model)
+        self._lean: Lean | None = None
         before = model.config._attn_implementation
         try:
             self.scaling, self.attention_modules = self._probe(name)
         except ModelError:
             model.set_attn_implementation(before)
             raise
+        self._lean = self._faster()
 
     @torch.inference_mode()
-    def prefill(self, scripts: Sequence[np.ndarray]) -> Block:
-        """Run whole scripts, int [S_b] each, in one causal pass; shorter ones are padded with token 0 at the right."""
+    def prefill(self, scripts: Sequence[np.ndarray], hooks: bool = False) -> Block:
+        """Run whole scripts, int [S_b] each, in one causal pass; shorter ones are padded with token 0 at the right.
+
+        Args:
+            hooks: whether somebody listens at the model's modules, which must be called then.
+        """
         tokens = self._padded(scripts)
         batch, steps = tokens.shape
+        if self._lean is not None and not hooks:
+            none = np.zeros(batch, np.int64)
+            where = np.broadcast_to(np.arange(steps), (batch, steps))
+            return self._run_lean(tokens, where, self._columns(batch, steps), none)
         slab = torch.empty(batch, steps, *self.geometry.row, dtype=self.dtype, device=self.device)
         positions = torch.arange(steps, device=self.device)[None]
         return self._run(tokens, positions, None, slab, 0)
@@ -115,8 +127,13 @@ class LanguageModel:
         """
         ids = self._padded(tokens)
         batch, steps = ids.shape
-        lengths = np.array([len(cache) for cache in caches])
+        lengths = np.array([cache.shape[0] for cache in caches])
         width = int(lengths.max())
+        if self._lean is not None:
+            columns = self._columns(batch, width + steps)
+            columns[:, :, :, :, :width] = pad_sequence(list(caches), batch_first=True).permute(2, 3, 0, 4, 1, 5)
+            where = np.asarray(starts)[:, None] + np.arange(steps)
+            return self._run_lean(ids, where, columns, lengths, self._empty_rows(empty, batch, width))
         slab = torch.empty(batch, width + steps, *self.geometry.row, dtype=self.dtype, device=self.device)
         for row, cache in zip(slab, caches, strict=True):
             row[: len(cache)] = cache
@@ -128,13 +145,14 @@ class LanguageModel:
         positions = torch.from_numpy(np.asarray(starts)[:, None] + np.arange(steps)).to(self.device)
         mask = torch.from_numpy(visible).to(self.device)
         tap = Tap()
-        tap.empty = self._empty_rows(empty, slab)
+        missing = self._empty_rows(empty, batch, width + steps)
+        tap.empty = None if missing is None else torch.from_numpy(missing).to(slab.device)
         return self._run(ids, positions, mask, slab, width, tap)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits [n, vocab] in float32 of final hidden states [n, d]."""
-        return self.head(hidden).float()
+        return self.head(hidden).float() if self._lean is None else linear(hidden, self.head)
 
     def _run(
         self,
@@ -157,16 +175,51 @@ class LanguageModel:
         )
         return Block(slab[:, start:], tap.stacked(), output.last_hidden_state)
 
-    def _empty_rows(self, empty: Sequence[np.ndarray | None] | None, slab: torch.Tensor) -> torch.Tensor | None:
-        """Which rows of a slab [B, N, ...] heads do not hold, bool [B, L, Hkv, N]; None where all hold all."""
+    def _run_lean(
+        self,
+        ids: torch.Tensor,
+        positions: np.ndarray,
+        columns: torch.Tensor,
+        lengths: np.ndarray,
+        empty: np.ndarray | None = None,
+    ) -> Block:
+        """As `_run` with a slab [L, 2, B, Hkv, N, D]; the arguments are those of `Lean.run`."""
+        assert self._lean is not None
+        queries, hidden = self._lean.run(ids, positions, columns, lengths, self.cache_dtype, empty)
+        new = columns[..., columns.shape[4] - ids.shape[1] :, :]
+        return Block(new.permute(2, 4, 0, 1, 3, 5), queries, hidden)
+
+    def _columns(self, batch: int, columns: int) -> torch.Tensor:
+        shape = self.geometry
+        return torch.empty(shape.layers, 2, batch, shape.kv_heads, columns, shape.head_dim)
+
+    def _empty_rows(
+        self, empty: Sequence[np.ndarray | None] | None, batch: int, columns: int
+    ) -> np.ndarray | None:
+        """Which rows of a slab heads do not hold, bool [B, L, Hkv, N]; None where all hold all."""
         if empty is None or all(rows is None for rows in empty):
             return None
-        batch, columns, layers, _, kv_heads, _ = slab.shape
-        missing = np.zeros((batch, layers, kv_heads, columns), dtype=bool)
+        missing = np.zeros((batch, self.geometry.layers, self.geometry.kv_heads, columns), dtype=bool)
         for out, rows in zip(missing, empty, strict=True):
             if rows is not None:
                 out[..., : len(rows)] = rows.transpose(1, 2, 0)
-        return torch.from_numpy(missing).to(slab.device)
+        return missing
+
+    @torch.inference_mode()
+    def _faster(self) -> Lean | None:
+        """The lean forward pass, where it gives the numbers of the model's own modules; None elsewhere."""
+        if not fits(self.model) or not isinstance(self.head, torch.nn.Linear):
+            return None
+        shape = self.geometry
+        lean = Lean(self.base, shape.heads, shape.kv_heads, shape.head_dim, self.scaling)
+        ids = torch.arange(12)[None] * 5 % self.vocab
+        slab = torch.empty(1, 12, *shape.row)
+        expected = self._run(ids, torch.arange(12)[None], None, slab, 0, cache_dtype=self.dtype)
+        columns, where = self._columns(1, 12), np.arange(12)[None]
+        queries, hidden = lean.run(ids, where, columns, np.zeros(1, np.int64), self.dtype)
+        pairs = ((hidden, expected.hidden), (queries, expected.queries))
+        close = all(float((a - b).abs().max()) <= 1e-4 * max(1.0, float(b.abs().max())) for a, b in pairs)
+        return lean if close else None
 
     def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
         """Token ids int64 [B, T], padded with 0 at the right."""

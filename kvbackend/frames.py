@@ -3,10 +3,10 @@
 import struct
 
 from ..errors import PayloadError
-from .checksum import Buffer, xxh64
+from .checksum import Buffer, xxh3
 
 MAGIC = b"KVRM"
-VERSION = 2
+VERSION = 3
 _FRAME = struct.Struct("<4sHHQQ")
 _SUM = struct.Struct("<Q")
 
@@ -25,7 +25,7 @@ def seal(view: memoryview, index: int, size: int, before: int) -> int:
     """
     _FRAME.pack_into(view, 0, MAGIC, VERSION, index, size, before)
     view[_FRAME.size + size : -_SUM.size] = bytes(-size % 8)
-    checksum = xxh64(view[: -_SUM.size])
+    checksum = xxh3(view[: -_SUM.size])
     _SUM.pack_into(view, len(view) - _SUM.size, checksum)
     return checksum
 
@@ -44,7 +44,7 @@ def unseal(view: memoryview, index: int, before: int) -> tuple[memoryview, int]:
     if chunk_end(view, 0) != len(view):
         raise PayloadError(f"a chunk of {len(view)} bytes says that it has {chunk_end(view, 0)}; send it again")
     checksum = _SUM.unpack_from(view, len(view) - _SUM.size)[0]
-    if xxh64(view[: -_SUM.size]) != checksum:
+    if xxh3(view[: -_SUM.size]) != checksum:
         raise PayloadError("checksum does not match, the payload was truncated or altered; send it again")
     _, _, found, size, last = _FRAME.unpack_from(view)
     if found != index:

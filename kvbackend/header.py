@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 
@@ -37,6 +38,14 @@ class Header:
         """Shape of the positions: [count], or [count, L, Hkv] where every head keeps its own tokens."""
         return (self.count,) if self.scope == "token" else (self.count, self.layers, self.kv_heads)
 
+    @cached_property
+    def text(self) -> bytes:
+        """The header as JSON; see `write_text`."""
+        return json.dumps({name: getattr(self, name) for name in _KINDS}, separators=(",", ":")).encode()
+
+
+_KINDS = {field.name: field.type for field in fields(Header)}
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -51,7 +60,7 @@ class Expected:
 
 def write_text(header: Header) -> bytes:
     """The header as JSON, in the one spelling that `read_text` accepts."""
-    return json.dumps(vars(header), separators=(",", ":")).encode()
+    return header.text
 
 
 def read_text(text: bytes) -> Header:
@@ -66,11 +75,10 @@ def read_text(text: bytes) -> Header:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PayloadError("the header is not JSON; encode the cache again") from error
-    names = {field.name: field.type for field in fields(Header)}
-    if not isinstance(raw, dict) or raw.keys() != names.keys():
+    if not isinstance(raw, dict) or raw.keys() != _KINDS.keys():
         got = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
-        raise PayloadError(f"header fields are {got}, expected {sorted(names)}; encode the cache again")
-    for name, kind in names.items():
+        raise PayloadError(f"header fields are {got}, expected {sorted(_KINDS)}; encode the cache again")
+    for name, kind in _KINDS.items():
         accepted = (int, float) if kind is float else kind
         if not isinstance(raw[name], accepted) or isinstance(raw[name], bool):  # type: ignore[arg-type]
             raise PayloadError(f"header field {name} = {raw[name]!r} is not {kind}; encode the cache again")

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import torch
 
-from .checksum import xxh64
+from .checksum import xxh3
 from .drift import Drift
 from .sessions import Session
 
@@ -31,7 +31,7 @@ class Memo:
         """What a measurement of a degraded session depends on, beside the model."""
         kv = session.kv.contiguous().view(torch.uint8).cpu().numpy()
         state = (session.reference.key, session.length, steps, frozenset(session.failed))
-        return (*state, session.positions.tobytes(), xxh64(kv))
+        return (*state, session.positions.tobytes(), xxh3(kv))
 
     def recall(self, keys: Sequence[Hashable | None], drift: Drift) -> list[int]:
         """Fill in what is remembered.

@@ -45,7 +45,7 @@ class PressScorer:
             scores[module.layer_idx] = self._layer(view, module, hidden, keywords)
 
         with _hooks(self.llm, ask), torch.inference_mode():
-            self.llm.prefill([view.session.reference.tokens[: view.stop]])
+            self.llm.prefill([view.session.reference.tokens[: view.stop]], hooks=True)
         return view.shared(torch.stack([scores[i] for i in sorted(scores)]))
 
     def _layer(self, view: "View", module: Any, hidden: torch.Tensor, keywords: dict[str, Any]) -> torch.Tensor:

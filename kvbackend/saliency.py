@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ..errors import ConfigError, PayloadError
 from .forward import LanguageModel
+from .kernels import causal_softmax, pooled, spread
 from .sessions import Session
 from .settings import KVSettings
 
@@ -79,6 +80,8 @@ class View:
             self._turned = self.keys.to(queries.dtype).permute(1, 2, 3, 0)  # [L, Hkv, D, n]
         keys, kv_heads = self._turned, self.keys.shape[2]
         grouped = queries.permute(1, 2, 0, 3).reshape(layers, kv_heads, heads // kv_heads * count, dim)
+        if self.positions.ndim == 1 and keys.device.type == "cpu" and keys.dtype == torch.float32:
+            return self._compiled(grouped @ keys, start, count)
         scores = (grouped @ keys).float().mul_(self.scaling).unflatten(2, (-1, count))
         where = self.positions[..., None, None, :]
         hidden = (where > np.arange(start, stop)[:, None]) | (where < 0)
@@ -88,6 +91,15 @@ class View:
         weights = scores.masked_fill_(torch.from_numpy(hidden).to(scores.device), float("-inf")).softmax(-1)
         # A query whose visible keys were all pruned attends to nothing, where softmax gives NaN.
         return weights.nan_to_num_(0.0) if blind else weights
+
+    def _compiled(self, products: torch.Tensor, start: int, count: int) -> torch.Tensor:
+        """`_weights` from products [L, Hkv, heads per KV head * queries, n], which are overwritten."""
+        _require_finite(products)
+        seen = np.searchsorted(self.positions, np.arange(start, start + count), side="right")
+        rows = products.view(-1, count, products.shape[-1]).numpy()
+        scale = np.float32(self.scaling)
+        spread(len(rows), rows.size, lambda lo, hi: causal_softmax(rows, seen, scale, lo, hi))
+        return products.unflatten(2, (-1, count))
 
     def _reduced(self, weights: torch.Tensor) -> torch.Tensor:
         """The mean of weights [L, Hkv, heads per KV head, ...] over the heads that share a list: [..., *]."""
@@ -113,7 +125,10 @@ def window_raw(view: View) -> np.ndarray:
 
 def window(view: View) -> np.ndarray:
     """Attention of the newest queries, max-pooled over neighbouring positions (SnapKV): neighbours share an answer."""
-    scores = torch.from_numpy(window_raw(view))
+    raw = window_raw(view)
+    if view.positions.ndim == 1 and not view.per_head:
+        return pooled(raw, view.positions, view.settings.pool // 2)
+    scores = torch.from_numpy(raw)
     where = torch.from_numpy(view.positions.astype(np.int64))
     if where.ndim > 1:
         where = where.where((where >= 0) & (where < view.stop), view.stop)  # one slot more, for what is not there
@@ -121,8 +136,8 @@ def window(view: View) -> np.ndarray:
     dense = torch.zeros(*view.lead, view.stop + 1, dtype=torch.float64).scatter_(-1, where, scores)
     dense[..., view.stop] = 0.0
     width = view.settings.pool
-    pooled = F.max_pool1d(dense.reshape(-1, 1, view.stop + 1), width, stride=1, padding=width // 2)
-    return pooled.reshape(dense.shape).gather(-1, where).numpy()
+    widened = F.max_pool1d(dense.reshape(-1, 1, view.stop + 1), width, stride=1, padding=width // 2)
+    return widened.reshape(dense.shape).gather(-1, where).numpy()
 
 
 def attention_sum(view: View) -> np.ndarray:

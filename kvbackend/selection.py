@@ -33,7 +33,8 @@ def select_rows(
     """Choose the cache rows that are sent.
 
     The budget counts script tokens in [start, stop), so a cache that lost tokens earlier keeps up to that many of
-    what it still has. Guarded rows spend the budget first: sinks, then the newest tokens before `stop`.
+    what it still has. Guarded rows spend the budget first: sinks, then the newest tokens before `stop`. Among equal
+    scores the earlier token wins.
 
     Args:
         scores: float [n], one per row of the cache.
@@ -54,12 +55,21 @@ def select_rows(
     count = min(budget_tokens(keep, stop - start), inside.size)
     if count == inside.size:
         return np.concatenate([inside, later])
-    where = positions[inside]
-    rank = np.zeros(inside.size)
-    rank[where >= stop - recent] = 1.0
-    rank[where < sinks] = 2.0
-    order = np.lexsort((where, -scores[inside], -_newest_first(rank, where)))[:count]
-    return np.concatenate([inside[np.sort(order)], later])
+    where, ranked = positions[inside], scores[inside]
+    sink, new = where < sinks, where >= stop - recent
+    guarded = np.count_nonzero(sink | new)
+    if guarded > count:
+        first, newest = np.flatnonzero(sink), np.flatnonzero(new & ~sink)
+        first = first[top_indices(ranked[first], count)]
+        chosen = np.concatenate([first, newest[len(newest) - (count - len(first)) :]])
+    else:
+        ranked = np.where(sink | new, np.inf, ranked)
+        least = np.partition(ranked, len(ranked) - count)[len(ranked) - count]
+        better = ranked > least
+        ties = np.flatnonzero(ranked == least)[: count - np.count_nonzero(better)]
+        better[ties] = True
+        chosen = np.flatnonzero(better)
+    return np.concatenate([inside[chosen], later])
 
 
 def select_slots(
@@ -90,11 +100,6 @@ def select_slots(
     for column, chosen in enumerate(columns):
         slots[: len(chosen), column] = chosen
     return slots.reshape(-1, *scores.shape[:2])
-
-
-def _newest_first(rank: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Guard rank [n] whose recent rows (rank 1) are ordered by position, so that a tight budget keeps the newest."""
-    return rank + np.where(rank == 1.0, where / (where[-1] + 1.0) * 0.5, 0.0)
 
 
 def extract_top_k_kv_cache(

@@ -1,7 +1,7 @@
 """One session: a position in a script, and either the whole cache or the degraded one that handovers left."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .monitor import Monitor
 
 _SPARE_TOKENS = 64
+Numbers = Any  # rows as a numpy array on the CPU, as a tensor elsewhere
 
 
 class Rows:
@@ -33,6 +34,7 @@ class Rows:
         self._queries = queries.new_empty(len(queries) + _SPARE_TOKENS, *queries.shape[1:])
         self._kv[: len(kv)], self._positions[: len(kv)], self._queries[: len(queries)] = kv, positions, queries
         self.count, self.own = len(kv), len(queries)
+        self._address()
 
     @property
     def kv(self) -> torch.Tensor:
@@ -54,26 +56,41 @@ class Rows:
         """Memory taken, spare room included."""
         return sum(x.numel() * x.element_size() for x in (self._kv, self._queries))
 
-    def grow(self, kv: torch.Tensor, queries: torch.Tensor, start: int) -> bool:
-        """Add new tokens [t, ...] at script positions start.. ; True when memory had to be enlarged."""
-        count, own = self.count + len(kv), self.own + len(kv)
-        enlarged = count > len(self._kv) or own > len(self._queries)
-        if count > len(self._kv):
+    def grow(self, kv: Numbers, queries: Numbers, start: int) -> bool:
+        """Add new tokens [t, ...], as `numbers` gives them, at script positions start.. ; True when memory grew."""
+        new = kv.shape[0]
+        count, own = self.count + new, self.own + new
+        room = self._positions.shape[0]
+        enlarged = count > room or own > self._room
+        if count > room:
             self._kv = _enlarged(self._kv, self.count, count)
             fresh = np.empty((len(self._kv), *self._positions.shape[1:]), dtype=np.int32)
             fresh[: self.count] = self.positions
             self._positions = fresh
-        if own > len(self._queries):
+        if own > self._room:
             self._queries = _enlarged(self._queries, self.own, own)
-        self._kv[self.count : count] = kv
-        self._positions[self.count : count].T[:] = np.arange(start, start + len(kv))
-        self._queries[self.own : own] = queries
+        if enlarged:
+            self._address()
+        self._kv_numbers[self.count : count] = kv
+        self._positions[self.count : count].T[:] = np.arange(start, start + new)
+        self._query_numbers[self.own : own] = queries
         self.count, self.own = count, own
         return enlarged
+
+    def _address(self) -> None:
+        self._kv_numbers, self._query_numbers = numbers(self._kv), numbers(self._queries)
+        self._room = len(self._queries)
 
     def copy(self) -> "Rows":
         """An independent copy."""
         return Rows(self.kv, self.positions, self.own_start, self.queries)
+
+
+def numbers(rows: torch.Tensor) -> Numbers:
+    """The same memory as a numpy array on the CPU, where slices of those cost a third; half precision as int16."""
+    if rows.device.type != "cpu":
+        return rows
+    return (rows.view(torch.int16) if rows.element_size() == 2 else rows).numpy()
 
 
 def _enlarged(buffer: torch.Tensor, used: int, needed: int) -> torch.Tensor:
@@ -116,6 +133,11 @@ class Session:
         return self.reference.kv[: self.length] if self._rows is None else self._rows.kv
 
     @property
+    def stored(self) -> int:
+        """Rows in the cache."""
+        return self.length if self._rows is None else self._rows.count
+
+    @property
     def positions(self) -> np.ndarray:
         """Script positions int32 [kept] of the cached tokens.
 
@@ -126,8 +148,10 @@ class Session:
     @property
     def empty(self) -> np.ndarray | None:
         """Rows that a head does not hold, bool [kept, L, Hkv]; None where every head holds every row."""
+        if self._rows is None or self._rows.positions.ndim == 1:
+            return None
         where = self.positions
-        return where < 0 if where.ndim == 3 and where.min(initial=0) < 0 else None
+        return where < 0 if where.min(initial=0) < 0 else None
 
     @property
     def remaining(self) -> int:
@@ -152,12 +176,12 @@ class Session:
         rows = 0 if self._rows is None else self._rows.nbytes
         self._lease.own(rows + (0 if self.monitor is None else self.monitor.nbytes))
 
-    def grow(self, kv: torch.Tensor, queries: torch.Tensor) -> None:
-        """Add the next tokens' rows and queries to a degraded cache and move past them."""
+    def grow(self, kv: Numbers, queries: Numbers) -> None:
+        """Add the next tokens' rows and queries, see `Rows.grow`, to a degraded cache and move past them."""
         assert self._rows is not None
         if self._rows.grow(kv, queries, self.length):
             self.account()
-        self.length += len(kv)
+        self.length += kv.shape[0]
 
     def rebase(self, reference: Reference) -> None:
         """Stand on another reference that agrees with this one up to `length`."""

@@ -8,7 +8,7 @@ import torch
 from .drift import Drift, count_recall, divergences
 from .forward import LanguageModel
 from .reference import Reference
-from .sessions import Session
+from .sessions import Session, numbers
 
 _LOGITS_AT_ONCE = 1 << 22  # numbers in one block of logits
 
@@ -31,7 +31,7 @@ def feed(llm: LanguageModel, batch_tokens: int, sessions: list[Session], steps: 
             session.length += step if move else 0
         elif step:
             degraded.append(i)
-    degraded.sort(key=lambda i: len(sessions[i].kv))
+    degraded.sort(key=lambda i: sessions[i].stored)
     while degraded:
         chunk, degraded = _micro_batch(batch_tokens, sessions, steps, degraded)
         _feed_degraded(llm, drift, chunk, [sessions[i] for i in chunk], [steps[i] for i in chunk], move)
@@ -42,7 +42,7 @@ def _micro_batch(
     batch_tokens: int, sessions: list[Session], steps: list[int], order: list[int]
 ) -> tuple[list[int], list[int]]:
     """Split off the longest caches that fit one forward pass together; at least one session."""
-    widest, longest, count = len(sessions[order[-1]].kv), 0, 0
+    widest, longest, count = sessions[order[-1]].stored, 0, 0
     for i in reversed(order):
         longest = max(longest, steps[i])
         if count and (count + 1) * (widest + longest) > batch_tokens:
@@ -58,7 +58,11 @@ def _feed_degraded(
     spans = [(s.reference, s.length, s.length + n) for s, n in zip(sessions, steps, strict=True)]
     tokens = [r.tokens[a:b] for r, a, b in spans]
     block = llm.extend([s.kv for s in sessions], [s.length for s in sessions], tokens, [s.empty for s in sessions])
-    degraded = torch.cat([block.hidden[i, :n] for i, n in enumerate(steps)])
+    batch, longest = block.hidden.shape[:2]
+    read = np.flatnonzero(np.arange(longest) < np.asarray(steps)[:, None])
+    degraded = block.hidden.flatten(0, 1)
+    if len(read) < batch * longest:
+        degraded = degraded.index_select(0, torch.from_numpy(read).to(degraded.device))
     full = torch.cat([r.hidden[a:b] for r, a, b in spans])
     targets = np.concatenate([_targets(r, a, b) for r, a, b in spans])
     rows = _compare(llm, full, degraded, torch.from_numpy(targets).to(full.device))
@@ -68,11 +72,14 @@ def _feed_degraded(
     drift.tokens[where] = steps
     drift.kl[where], drift.js[where], drift.delta_nll[where] = sums[0], sums[1], sums[3]
     drift.matches[where] = sums[2].astype(np.int64)
+    if move:
+        kv = numbers(block.kv.to(sessions[0].kv.dtype, memory_format=torch.contiguous_format))
+        queries = numbers(block.queries)
     for j, (i, session, step) in enumerate(zip(where, sessions, steps, strict=True)):
         if session.reference.marks.rows:
             _recall(drift, i, session, step, rows[4, starts[j] : ends[j]] > 0, move)
         if move:
-            session.grow(block.kv[j, :step], block.queries[j, :step])
+            session.grow(kv[j, :step], queries[j, :step])
 
 
 def _compare(llm: LanguageModel, full: torch.Tensor, degraded: torch.Tensor, targets: torch.Tensor) -> np.ndarray:

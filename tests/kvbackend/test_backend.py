@@ -232,7 +232,8 @@ def test_whole_session_runs_no_forward_pass(backend, tokens, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("forward pass on a whole session")
 
-    monkeypatch.setattr(backend.llm.base, "forward", refuse)
+    for name in ("prefill", "extend"):
+        monkeypatch.setattr(backend.llm, name, refuse)
     backend.migrate([session], [TransferPlan()])
     drift = backend.advance([session], [50])
     assert (drift.kl[0], drift.js[0], drift.delta_nll[0], drift.matches[0]) == (0.0, 0.0, 0.0, 50)
