@@ -36,10 +36,11 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
                 cell[c].ingress_bps = p.capacity_bps * factor
         cell[c].busy_until = compute.IDLE_SERVER
     a3_since_s[:] = _NEVER
+    gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cell.shape[0])
     for u in range(ue.shape[0]):
         me = ue[u]
         mobility.place(ue, u, p, tables, keys)
-        radio.measure(ue, u, p, tables, keys, rsrp_dbm, 0, True)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, 0, True)
         me.radio = np.argmax(rsrp_dbm[u])
         me.previous, me.since_s = -1, -_NEVER
         me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
@@ -52,7 +53,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.handover_s = me.reattach_s = -_NEVER
         cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, np.empty(cell.shape[0], np.int64))
+    radio.update_links(ue, cell, p, tables, gain_db, np.empty(cell.shape[0], np.int64))
     for u in range(ue.shape[0]):
         link_failure.monitor(ue, u, p, 0.0)
 
@@ -67,6 +68,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
     decode = np.empty(ues)
     room, demand = np.empty(2 * cells), np.empty(2 * cells)
     egress, ingress = np.empty(cells), np.empty(cells)
+    gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cells)
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
     now = world.step * p.dt
@@ -159,11 +161,11 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         if ue[u].phase == PREPARING:
             migration.ship_increment(ue, u, p)
         mobility.move(ue, u, p, tables, keys)
-        radio.measure(ue, u, p, tables, keys, rsrp_dbm, world.step, False)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, world.step, False)
         if ue[u].reconnect_s == _NEVER:
             cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, np.empty(cells, np.int64))
+    radio.update_links(ue, cell, p, tables, gain_db, np.empty(cells, np.int64))
     for u in range(ues):
         link_failure.monitor(ue, u, p, end)
 

@@ -8,22 +8,29 @@ import numba as nb
 import numpy as np
 
 from .state import INTERRUPTED, Tables
-from .streams import RADIO, normal
+from .streams import RADIO, normals
 
 THERMAL_NOISE_DBM_HZ = -174.0
+LOG_PER_DB = math.log(10.0) / 10.0
 
 
 @nb.njit(cache=True)
-def path_gain_db(gain_db, row, col, cell):
-    """Bilinear path gain [dB] at fractional grid coordinates (row, col) towards gNB `cell`; clamped at the edge."""
+def path_gains_db(gain_db, row, col, out):
+    """Bilinear path gain [dB] towards every gNB at fractional grid coordinates (row, col), clamped at the edge.
+
+    Written into `out` [C].
+    """
     height, width = gain_db.shape[0], gain_db.shape[1]
     row = min(max(row, 0.0), height - 1.0)
     col = min(max(col, 0.0), width - 1.0)
     r, c = min(int(row), height - 2), min(int(col), width - 2)
     a, b = row - r, col - c
-    top = gain_db[r, c, cell] * (1.0 - b) + gain_db[r, c + 1, cell] * b
-    bottom = gain_db[r + 1, c, cell] * (1.0 - b) + gain_db[r + 1, c + 1, cell] * b
-    return top * (1.0 - a) + bottom * a
+    north_west, north_east = gain_db[r, c], gain_db[r, c + 1]
+    south_west, south_east = gain_db[r + 1, c], gain_db[r + 1, c + 1]
+    for cell in range(out.shape[0]):
+        top = north_west[cell] * (1.0 - b) + north_east[cell] * b
+        bottom = south_west[cell] * (1.0 - b) + south_east[cell] * b
+        out[cell] = top * (1.0 - a) + bottom * a
 
 
 @nb.njit(cache=True)
@@ -39,15 +46,19 @@ def efficiency(table, low_db, step_db, sinr_db):
 
 
 @nb.njit(cache=True)
-def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, step, first):
-    """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2)."""
+def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, first):
+    """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
+
+    Writes the path gains of UE `u` into `gain_db` [C], for update_links; `noise` [C] is scratch.
+    """
     me = ue[u]
-    row, col = (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m
-    cells = rsrp_dbm.shape[1]
-    for c in range(cells):
-        power = p.tx_power_dbm - p.subcarriers_db + path_gain_db(tables.gain_db, row, col, c)
-        if p.measurement_noise_db > 0.0:
-            power += p.measurement_noise_db * normal(keys[RADIO], u, c, step)
+    path_gains_db(tables.gain_db, (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m, gain_db)
+    if p.measurement_noise_db > 0.0:
+        normals(keys[RADIO], u, step, tables.quantiles, noise)
+    else:
+        noise[:] = 0.0
+    for c in range(rsrp_dbm.shape[1]):
+        power = p.tx_power_dbm - p.subcarriers_db + gain_db[c] + p.measurement_noise_db * noise[c]
         rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
 
 
@@ -63,11 +74,11 @@ def update_load(ue, cell, p):
 
 
 @nb.njit(cache=True)
-def update_links(ue, cell, p, tables: Tables, active):
+def update_links(ue, cell, p, tables: Tables, gain_db, active):
     """SINR of every UE under the present loads, and the time one token spends on the air.
 
     Interference from gNB j is its received power times its load; the serving gNB shares its band equally among the
-    UEs that stream through it. `active` is scratch, int64 [C].
+    UEs that stream through it. `gain_db` [U, C] is what `measure` wrote; `active` is scratch, int64 [C].
     """
     cells = cell.shape[0]
     active[:] = 0
@@ -77,10 +88,10 @@ def update_links(ue, cell, p, tables: Tables, active):
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
     for u in range(ue.shape[0]):
         me = ue[u]
-        row, col = (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m
         signal, interference, monitored = 0.0, noise_mw, noise_mw
         for c in range(cells):
-            power = 10.0 ** ((p.tx_power_dbm + path_gain_db(tables.gain_db, row, col, c)) / 10.0)
+            # exp is several times faster than 10 to the power of something.
+            power = math.exp((p.tx_power_dbm + gain_db[u, c]) * LOG_PER_DB)
             if c == me.radio:
                 signal = power
             else:

@@ -19,7 +19,7 @@ from .params import (
 from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
-from .streams import keys
+from .streams import keys, normal_quantiles
 from .traces import Tracks
 
 SUBCARRIER_HZ = 30e3
@@ -59,6 +59,7 @@ class Simulator:
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
             destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
+            quantiles=normal_quantiles(),
             tracks=np.empty((0, 1, 2)) if tracks is None else np.ascontiguousarray(tracks.positions_m, np.float64),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)

@@ -117,6 +117,7 @@ class Tables(NamedTuple):
     next_direction: np.ndarray  # uint8 [D, H, W]
     destinations: np.ndarray  # int16 [D, 2]
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
+    quantiles: np.ndarray  # float32 [65536], of the standard normal (streams.normal_quantiles)
     tracks: np.ndarray  # float64 [U, T, 2], positions from a trace at every decision instant [m]; empty without one
 
 

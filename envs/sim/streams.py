@@ -49,3 +49,28 @@ def normal(key, who, what, count):
     """A standard normal draw (Box-Muller over the addresses 2 count and 2 count + 1)."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, who, what, 2 * count)))
     return radius * np.cos(2.0 * np.pi * uniform(key, who, what, 2 * count + 1))
+
+
+def normal_quantiles() -> np.ndarray:
+    """The table that `normals` draws from: quantiles of the standard normal at the middle of 65,536 equal shares.
+
+    float32 [65536], from -4.2 to 4.2.
+    """
+    from scipy.special import ndtri
+
+    return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
+
+
+@nb.njit(cache=True)
+def normals(key, who, count, quantiles, out):
+    """Fill `out` with standard normal draws, four per 64-bit draw: every step needs one per UE and cell.
+
+    Inverse transform with 16 bits and a table (`normal_quantiles`); a tenth of the time of `normal`.
+    """
+    base = _mix(key + _GOLDEN * np.uint64(who + 1)) + _GOLDEN * np.uint64(count + 1)
+    bits = np.uint64(0)
+    for i in range(out.shape[0]):
+        if i % 4 == 0:
+            bits = _mix(_mix(base + _MIX_B * np.uint64(i + 1)))
+        out[i] = quantiles[bits & np.uint64(0xFFFF)]
+        bits >>= np.uint64(16)

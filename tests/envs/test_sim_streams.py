@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kvroam.envs.sim.streams import CONCERNS, draw, keys, normal, uniform
+from kvroam.envs.sim.streams import CONCERNS, draw, keys, normal, normal_quantiles, normals, uniform
 
 KEY = keys(12345)[0]
 COUNT = 20_000
+QUANTILES = normal_quantiles()
 
 
 def along(axis: int, function=uniform, key=KEY, count: int = COUNT) -> np.ndarray:
@@ -72,3 +73,25 @@ def test_a_draw_does_not_depend_on_what_was_drawn_before():
     for i in range(10):
         uniform(KEY, i, i, i)
     assert uniform(KEY, 1, 2, 3) == first
+
+
+def test_many_normals_at_once_are_standard_normal_and_independent_in_every_direction():
+    table = np.empty((40, 50, 11))
+    for who in range(40):
+        for count in range(50):
+            normals(KEY, who, count, QUANTILES, table[who, count])
+    n = table.size
+    assert abs(table.mean()) < 4 / np.sqrt(n)
+    assert table.var() == pytest.approx(1.0, abs=4 * np.sqrt(2 / n))
+    assert stats.kstest(table.ravel(), "norm").pvalue > 1e-3
+    assert len(np.unique(table)) > 0.8 * 65536 * (1 - np.exp(-n / 65536))
+    for axis in range(3):
+        lined = np.moveaxis(table, axis, 0)
+        assert abs(np.corrcoef(lined[:-1].ravel(), lined[1:].ravel())[0, 1]) < 4 / np.sqrt(n)
+
+
+def test_the_first_of_many_normals_do_not_depend_on_how_many_are_asked_for():
+    few, many = np.empty(3), np.empty(12)
+    normals(KEY, 2, 7, QUANTILES, few)
+    normals(KEY, 2, 7, QUANTILES, many)
+    assert np.array_equal(few, many[:3])
