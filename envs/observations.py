@@ -54,6 +54,7 @@ def _own() -> list[Feature]:
         Feature("egress_queue", "bits queued at the source at its capacity", "2 s", 0, 1),
         Feature("movers", "share of the UEs whose session is moving", "1", 0, 1),
         Feature("server_wait", "time until the source's server could start a batch", "2 s", 0, 1),
+        Feature("prompting", "the session waits for the prefill of its user's prompt", "0/1", 0, 1),
     ]
 
 
@@ -69,6 +70,7 @@ def _candidate(k: int) -> list[Feature]:
         Feature(f"candidate_{k}_receive_time", f"{who}: whole cache at 16 bit over its ingress alone", "2 s", 0, 1),
         Feature(f"candidate_{k}_ingress_queue", f"{who}: bits queued towards it at its capacity", "2 s", 0, 1),
         Feature(f"candidate_{k}_load", f"{who}: share of its radio resources in use", "1", 0, 1),
+        Feature(f"candidate_{k}_memory", f"{who}: share of its server's memory that is free", "1", 0, 1),
     ]
 
 
@@ -92,7 +94,7 @@ def observe(view: NetworkView) -> np.ndarray:
     slots = view.candidates.shape[2]
     out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
     _observe(view.sim.state, view.sim.params, view.candidates, view.margin_db, view.prefill_wait_s,
-             view.egress_queue_bits, view.ingress_queue_bits, out)
+             view.egress_queue_bits, view.ingress_queue_bits, view.free_memory_bytes, out)
     return out
 
 
@@ -102,7 +104,7 @@ def _share(value, unit):
 
 
 @nb.njit(cache=True)
-def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, out):
+def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, free_memory, out):
     p = params[0]
     for e in range(state.ue.shape[0]):
         ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
@@ -139,6 +141,7 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
             row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
             row[20] = movers / ue.shape[0]
             row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
+            row[22] = me.prompt != NO_JOB
             for k in range(candidates.shape[2]):
                 c = candidates[e, u, k]
                 if c < 0:
@@ -154,3 +157,4 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
                 row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
                 row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
                 row[at + 8] = cell[c].load
+                row[at + 9] = _share(free_memory[e, c], cell[c].memory_bytes)

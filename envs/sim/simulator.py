@@ -20,6 +20,7 @@ from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
 from .streams import keys
+from .workload import Trace, read_trace
 
 SUBCARRIER_HZ = 30e3
 
@@ -48,12 +49,17 @@ class Simulator:
         self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
         self.threads = threads
         self.state: State = allocate(num_envs, num_ues, self.num_cells,
-                                     _events_per_ue(interval_s, sessions, serving))
+                                     _events_per_ue(interval_s, sessions, serving),
+                                     _answers_per_ue(interval_s, serving))
+        _require_room(self.num_ues, self.num_cells, sessions, serving, compute)
+        trace = read_trace(sessions.trace) if sessions.trace else Trace(np.empty(0), np.empty(0))
         self.tables = Tables(
             gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
             destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
+            trace_gap_s=trace.gap_s * (sessions.think_s / trace.gap_s.mean()) if len(trace.gap_s) else trace.gap_s,
+            trace_tokens=trace.response_tokens,
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
 
@@ -71,14 +77,16 @@ class Simulator:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
 
         Raises:
-            ValueError: another shape or type, a target that is no cell, or a weight that is not finite.
+            ValueError: another shape or type, a target that is no cell, a weight that is not finite, or a hold below 0.
         """
         shape = (self.num_envs, self.num_ues)
-        require(plans.dtype == PLAN and plans.shape == shape,
-                f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        require(plans["target"].max() < self.num_cells,
-                f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
-        require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
+        if plans.dtype != PLAN or plans.shape != shape:
+            raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
+        if engine.faults(plans, self.num_cells):
+            require(plans["target"].max() < self.num_cells,
+                    f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
+            require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
+            raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
         if self.threads > 1 and self.num_envs > 1:
             import numba
 
@@ -99,8 +107,26 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
     """The most events of one UE in one step: it changes cell once, so it resumes three times at most, and between the
     openings of two sessions a whole script is decoded, however fast."""
+    # Prompts may fill a script in no time, but each is followed by a token at least.
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
+    if sessions.prompt_tokens[0] > 0:
+        tokens = 1.0
     return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
+
+
+def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
+    """The most answers of one UE that end in one step: a token each, but for the last one of a session."""
+    return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / serving.decode_tokens_per_s))
+
+
+def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving: ServingConfig,
+                  compute: ComputeConfig) -> None:
+    """Refuse servers whose memory does not hold the sessions of all UEs."""
+    each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
+    fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
+    require(fit >= num_ues, f"kv_memory_bytes is {compute.kv_memory_bytes:g}, memory_spread {compute.memory_spread:g}: "
+            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; give each server "
+            f"at least {compute.memory_spread * each * math.ceil(num_ues / num_cells):g} bytes")
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
@@ -127,6 +153,10 @@ def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving,
         capacity_spread=backhaul.capacity_spread, hop_s=backhaul.hop_s, origin_x=scene.origin_m[0],
         origin_y=scene.origin_m[1], pitch_m=scene.cell_size_m, sinr_low_db=float(phy.sinr_db[0]),
         sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]), vehicles=vehicles, convoy=mobility.convoy,
+        think_shape=sessions.think_shape, prompt_median=sessions.prompt_tokens[0],
+        prompt_sigma=sessions.prompt_tokens[1], chunk_tokens=compute.chunk_tokens,
+        memory_bytes=compute.kv_memory_bytes, memory_spread=compute.memory_spread, variation=backhaul.variation,
+        variation_period_s=backhaul.variation_period_s, chunked=int(compute.prefill == "chunked"),
         scripts=sessions.scripts, pool=int(backhaul.topology == "pool"),
     )
     params = np.zeros(1, PARAMS)
