@@ -15,9 +15,11 @@ from .presets import PRESETS
 
 # What a preset fills may be null in a configuration file, and is a number once the object is made.
 if TYPE_CHECKING:
-    PresetInt, PresetFloat = int, float
+    PresetInt = int
+    PresetFloat = float
 else:
-    PresetInt, PresetFloat = int | None, float | None
+    PresetInt = int | None
+    PresetFloat = float | None
 OF_THE_PRESET: Any = None
 
 

@@ -124,9 +124,10 @@ def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving
     """Refuse servers whose memory does not hold the sessions of all UEs."""
     each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
     fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
+    enough = compute.memory_spread * each * math.ceil(num_ues / num_cells)
     require(fit >= num_ues, f"kv_memory_bytes is {compute.kv_memory_bytes:g}, memory_spread {compute.memory_spread:g}: "
-            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; give each server "
-            f"at least {compute.memory_spread * each * math.ceil(num_ues / num_cells):g} bytes")
+            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; "
+            f"give each server {enough:g} bytes")
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:

@@ -38,7 +38,7 @@ def read_trace(path: str | Path) -> Trace:
             file, line and column.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             return _parse(str(path), csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace {str(path)!r} cannot be read as a CSV file: {error}") from error
