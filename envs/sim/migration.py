@@ -35,7 +35,7 @@ def kv_bits(p, bits):
 
 @nb.njit(cache=True)
 def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
-    """Prefix [serving tokens] at which prefill and transfer end together, at the present load.
+    """Prefix [serving tokens] at which prefill and transfer end together, as nearly as whole tokens can, at this load.
 
     prefill(L) = wait + b + a L and transfer(L) = (n - L) s / R cross at L = (n s / R - wait - b) / (a + s / R); the
     wait is what the server's running batch and its cycle (or its queue, when chunked) still take, R the share of the bottleneck link that `weight`
@@ -60,8 +60,14 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
         wait, overhead = chunked.queue_s(ue, cell, target, p), 0.0
         per_token += p.prefill_b / p.chunk_tokens
     s_over_r = bits_per_token / rate
-    prefix = (me.context * s_over_r - wait - overhead) / (per_token + s_over_r)
-    return min(max(0.0, np.floor(prefix)), me.context)
+    prefix = np.floor((me.context * s_over_r - wait - overhead) / (per_token + s_over_r))
+    if prefix < 0.0:
+        return 0.0
+    # Of the two whole numbers beside the crossing: the one below ends with the transfer, the one above with the prefill.
+    above = min(prefix + 1.0, me.context)
+    if wait + overhead + per_token * above < (me.context - prefix) * s_over_r:
+        return above
+    return min(prefix, me.context)
 
 
 @nb.njit(cache=True)

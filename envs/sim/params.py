@@ -87,9 +87,10 @@ class MobilityConfig:
 class SessionConfig:
     """Turns of an LLM session: a prompt is prefilled, the model streams an answer, the user thinks, and so on.
 
-    Source: BurstGPT (arXiv 2401.17644): Gamma-distributed gaps and heavy-tailed lengths. The values are ours: log-normal
-    instead of Zipf, and the shape of the first 43 requests of the public trace (37 answered: standard deviation of the
-    log length 0.89; coefficient of variation of the gaps 1.7, that is a Gamma shape of 0.35).
+    Source: BurstGPT (arXiv 2401.17644): Gamma-distributed gaps and heavy-tailed lengths. Ours: log-normal instead of
+    Zipf, and the values, which have the shape of the first 43 requests of the public trace (37 answered: standard
+    deviation of the log length 0.89; coefficient of variation of the gaps 1.7, that is a Gamma shape of 0.35); prompts
+    are our guess, because the requests of that trace hold the conversation so far.
     """
 
     context_tokens: tuple[int, int] = (256, 576)  # length of the context at the start, uniform [measured tokens]

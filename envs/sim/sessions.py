@@ -1,5 +1,6 @@
-"""LLM sessions: a prompt is prefilled, the model streams an answer, the user thinks, and so on; at the end of its script
-a session is replaced by a new one.
+"""LLM sessions: a prompt is prefilled, the model streams an answer, the user thinks, and so on.
+
+At the end of its script a session is replaced by a new one.
 
 Until the prefill of a prompt is done its tokens are no part of the context. A session that opens has no cache at all:
 its prompt is the whole context. What is not done when the session moves begins again where it resumes.
