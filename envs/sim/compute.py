@@ -56,11 +56,11 @@ def start_batch(ue, cell, c, p, now_s, flow):
 
 
 @nb.njit(cache=True)
-def finish_batch(ue, cell, c, p, tables, keys, flow):
+def finish_batch(ue, cell, c, p, trace, keys, flow):
     """Mark the running jobs of server `c` as done; the server is idle."""
     cell[c].busy_until = IDLE_SERVER
     for u in range(ue.shape[0]):
         if ue[u].job == RUNNING and ue[u].target == c:
             ue[u].job = DONE
         if ue[u].prompt == RUNNING and ue[u].server == c:
-            finish_prompt(ue, u, p, tables, keys, flow)
+            finish_prompt(ue, u, p, trace, keys, flow)

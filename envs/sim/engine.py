@@ -50,7 +50,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.previous, me.since_s = -1, -_NEVER
         me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
         me.session = 0
-        sessions.open_session(ue, u, cell, p, tables, keys, 0.0)
+        sessions.open_session(ue, u, cell, p, tables.trace, keys, 0.0)
         migration.forget(ue, u)
         me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
         me.weight = 1.0
@@ -148,11 +148,11 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         if what == _TRANSFER:
             ue[who].bits_left = 0.0
         elif what == _BATCH_END:
-            compute.finish_batch(ue, cell, who, p, tables, keys, flow)
+            compute.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
         elif what == _JOB_END and head[who] < ues:
             ue[head[who]].job = DONE
         elif what == _JOB_END:
-            sessions.finish_prompt(ue, head[who] - ues, p, tables, keys, flow)
+            sessions.finish_prompt(ue, head[who] - ues, p, tables.trace, keys, flow)
         elif what == _CAPACITY:
             world.period += 1
             vary_capacities(cell, p, keys, world.period)
@@ -173,12 +173,12 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             if moved and ue[who].opening:
                 # The whole context was rebuilt here: its prompt is answered.
                 ue[who].opening, ue[who].prompt = False, NO_JOB
-                sessions.start_answer(ue, who, p, tables, keys)
+                sessions.start_answer(ue, who, p, tables.trace, keys)
         elif what == _TURN:
             if ue[who].streaming and ue[who].ttft_s < _NEVER and ue[who].asked_s != sessions.NOT_ASKED:
                 report(ue, who, now, answer[world.answers])
                 world.answers += 1
-            if end_turn(ue, who, cell, p, tables, keys, now, flow):
+            if end_turn(ue, who, cell, p, tables.trace, keys, now, flow):
                 note = event[world.events]
                 note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
                 world.events += 1
@@ -245,25 +245,25 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
 
 
 @nb.njit(cache=True)
-def end_turn(ue, u, cell, p, tables: Tables, keys, now_s, flow):
+def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
     if me.streaming:
-        sessions.start_thinking(ue, u, p, tables, keys)
+        sessions.start_thinking(ue, u, p, trace, keys)
         return False
     if me.context < me.end - 1e-6:
-        sessions.ask(ue, u, p, tables, keys, now_s)
+        sessions.ask(ue, u, p, trace, keys, now_s)
         return False
     if me.phase == INTERRUPTED:
         # Its user is out of reach and cannot end it; that happens after one more pause.
         me.turn += 1
-        sessions.start_thinking(ue, u, p, tables, keys)
+        sessions.start_thinking(ue, u, p, trace, keys)
         return False
     if me.phase == PREPARING:
         # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from ending.
         migration.cancel(ue, u, flow)
     me.session += 1
-    sessions.open_session(ue, u, cell, p, tables, keys, now_s)
+    sessions.open_session(ue, u, cell, p, trace, keys, now_s)
     migration.forget(ue, u)
     return True
 

@@ -38,8 +38,8 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     """Prefix [serving tokens] at which prefill and transfer end together, as nearly as whole tokens can, at this load.
 
     prefill(L) = wait + b + a L and transfer(L) = (n - L) s / R cross at L = (n s / R - wait - b) / (a + s / R); the
-    wait is what the server's running batch and its cycle (or its queue, when chunked) still take, R the share of the bottleneck link that `weight`
-    would get beside the transfers under way. Ours; for one UE and no wait it is L* of arXiv 2603.28018, section IV.
+    wait is what the server's running batch and its cycle (or its queue, when chunked) still take, R the share of the
+    bottleneck link that `weight` would get beside the transfers under way. Ours; for one UE and no wait it is L* of arXiv 2603.28018, section IV.
     """
     me = ue[u]
     out_weight, in_weight = weight, weight
@@ -63,7 +63,7 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     prefix = np.floor((me.context * s_over_r - wait - overhead) / (per_token + s_over_r))
     if prefix < 0.0:
         return 0.0
-    # Of the two whole numbers beside the crossing: the one below ends with the transfer, the one above with the prefill.
+    # Of the whole numbers beside the crossing, the one below ends with the transfer, the one above with the prefill.
     above = min(prefix + 1.0, me.context)
     if wait + overhead + per_token * above < (me.context - prefix) * s_over_r:
         return above

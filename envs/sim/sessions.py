@@ -14,17 +14,18 @@ import numba as nb
 import numpy as np
 
 from . import chunked, memory
-from .state import IDLE, INTERRUPTED, NO_JOB, RUNNING, WAITING, Tables
+from .state import IDLE, INTERRUPTED, NO_JOB, RUNNING, WAITING
 from .streams import SESSIONS, gamma, normal, uniform
 
 _CONTEXT, _SCRIPT, _ANSWER, _THINK, _START, _PROMPT, _OFFSET = range(7)
 SHORTEST_PAUSE_S = 1e-3  # so that a step has finitely many turns
 NOT_ASKED = -1.0  # the answer in which an episode begins belongs to no request
+GAP_S, TOKENS = 0, 1  # columns of the trace
 _PER_SESSION = 1000  # addresses of the turns of one session
 
 
 @nb.njit(cache=True)
-def open_session(ue, u, cell, p, tables: Tables, keys, now_s):
+def open_session(ue, u, cell, p, trace, keys, now_s):
     """Begin the next session of UE `u` at the server of its present cell, or at the one with the most room."""
     me = ue[u]
     key = keys[SESSIONS]
@@ -41,23 +42,23 @@ def open_session(ue, u, cell, p, tables: Tables, keys, now_s):
         # The episode begins in the middle of things: caches are there, and some answers are half done.
         me.requests = 0
         me.asked_s = NOT_ASKED
-        start_answer(ue, u, p, tables, keys)
+        start_answer(ue, u, p, trace, keys)
         me.left *= uniform(key, u, _START, 0)
     elif p.prompt_median > 0.0:
         me.opening = True
-        ask(ue, u, p, tables, keys, now_s)
+        ask(ue, u, p, trace, keys, now_s)
     else:
         me.asked_s = now_s
-        start_answer(ue, u, p, tables, keys)
+        start_answer(ue, u, p, trace, keys)
 
 
 @nb.njit(cache=True)
-def ask(ue, u, p, tables: Tables, keys, now_s):
+def ask(ue, u, p, trace, keys, now_s):
     """The user asks: draw the length of the prompt (log-normal, serving tokens) and queue its prefill."""
     me = ue[u]
     me.asked_s = now_s
     if p.prompt_median <= 0.0:
-        start_answer(ue, u, p, tables, keys)
+        start_answer(ue, u, p, trace, keys)
         return
     me.streaming, me.left = False, np.inf
     if me.opening:
@@ -69,7 +70,7 @@ def ask(ue, u, p, tables: Tables, keys, now_s):
 
 
 @nb.njit(cache=True)
-def finish_prompt(ue, u, p, tables: Tables, keys, flow):
+def finish_prompt(ue, u, p, trace, keys, flow):
     """The prompt of session `u` is in its cache: the answer begins."""
     me = ue[u]
     me.prompt = NO_JOB
@@ -77,7 +78,7 @@ def finish_prompt(ue, u, p, tables: Tables, keys, flow):
     if not me.opening:
         me.context += me.prompt_tokens
     me.opening = False
-    start_answer(ue, u, p, tables, keys)
+    start_answer(ue, u, p, trace, keys)
 
 
 @nb.njit(cache=True)
@@ -94,18 +95,18 @@ def prompt_waits(me):
 
 
 @nb.njit(cache=True)
-def trace_row(u, requests, tables: Tables, keys):
+def trace_row(u, requests, trace, keys):
     """Row of the trace for the so-manieth request of UE `u`, which starts at an offset of its own."""
-    rows = tables.trace_gap_s.shape[0]
+    rows = trace.shape[0]
     return (int(uniform(keys[SESSIONS], u, _OFFSET, 0) * rows) + requests) % rows
 
 
 @nb.njit(cache=True)
-def start_answer(ue, u, p, tables: Tables, keys):
+def start_answer(ue, u, p, trace, keys):
     """Draw the length of the next answer (log-normal, or the trace's; serving tokens) and start to stream it."""
     me = ue[u]
-    if tables.trace_gap_s.shape[0] > 0:
-        length = tables.trace_tokens[trace_row(u, me.requests, tables, keys)]
+    if trace.shape[0] > 0:
+        length = trace[trace_row(u, me.requests, trace, keys), TOKENS]
     else:
         z = normal(keys[SESSIONS], u, _ANSWER, me.session * _PER_SESSION + me.turn)
         length = max(1.0, p.answer_median * math.exp(p.answer_sigma * z))
@@ -118,12 +119,12 @@ def start_answer(ue, u, p, tables: Tables, keys):
 
 
 @nb.njit(cache=True)
-def start_thinking(ue, u, p, tables: Tables, keys):
+def start_thinking(ue, u, p, trace, keys):
     """Draw the thinking time of the user (Gamma, or the gap before the trace's next request; seconds)."""
     me = ue[u]
     me.streaming = False
-    if tables.trace_gap_s.shape[0] > 0:
-        pause = tables.trace_gap_s[trace_row(u, me.requests, tables, keys)]
+    if trace.shape[0] > 0:
+        pause = trace[trace_row(u, me.requests, trace, keys), GAP_S]
     else:
         count = me.session * _PER_SESSION + me.turn
         pause = p.think_s / p.think_shape * gamma(keys[SESSIONS], u, _THINK, count, p.think_shape)

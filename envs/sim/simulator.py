@@ -20,7 +20,7 @@ from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
 from .streams import keys
-from .workload import Trace, read_trace
+from .workload import read_trace
 
 SUBCARRIER_HZ = 30e3
 
@@ -52,14 +52,12 @@ class Simulator:
                                      _events_per_ue(interval_s, sessions, serving),
                                      _answers_per_ue(interval_s, serving))
         _require_room(self.num_ues, self.num_cells, sessions, serving, compute)
-        trace = read_trace(sessions.trace) if sessions.trace else Trace(np.empty(0), np.empty(0))
         self.tables = Tables(
             gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
             destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
-            trace_gap_s=trace.gap_s * (sessions.think_s / trace.gap_s.mean()) if len(trace.gap_s) else trace.gap_s,
-            trace_tokens=trace.response_tokens,
+            trace=_scaled_trace(sessions),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
 
@@ -117,6 +115,14 @@ def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingC
 def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
     """The most answers of one UE that end in one step: a token each, but for the last one of a session."""
     return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / serving.decode_tokens_per_s))
+
+
+def _scaled_trace(sessions: SessionConfig) -> np.ndarray:
+    """Gap before each request, scaled to a mean of think_s [s], and tokens of its answer, float64 [N, 2]."""
+    if not sessions.trace:
+        return np.empty((0, 2))
+    trace = read_trace(sessions.trace)
+    return np.column_stack([trace.gap_s * (sessions.think_s / trace.gap_s.mean()), trace.response_tokens])
 
 
 def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving: ServingConfig,

@@ -121,8 +121,7 @@ class Tables(NamedTuple):
     next_direction: np.ndarray  # uint8 [D, H, W]
     destinations: np.ndarray  # int16 [D, 2]
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
-    trace_gap_s: np.ndarray  # float64 [N], gap before each request of the trace; empty: sessions are generated
-    trace_tokens: np.ndarray  # float64 [N], length of its answer
+    trace: np.ndarray  # float64 [N, 2], gap before a request [s] and tokens of its answer; empty: generated sessions
 
 
 def allocate(envs: int, ues: int, cells: int, events_per_ue: int, answers_per_ue: int) -> State:

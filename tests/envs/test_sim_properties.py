@@ -25,8 +25,9 @@ SPEED = dict(prefill_s_per_token=5e-5, decode_tokens_per_s=200.0)
 
 WORLDS = st.fixed_dictionaries(dict(
     seed=st.integers(0, 10**6), topology=st.sampled_from(["mesh", "pool"]),
-    capacity_bps=st.sampled_from([2e8, 2e9, 2e10]), variation=st.sampled_from([1.0, 4.0]), prefill=st.sampled_from(["batch", "chunked"]),
-    chunk_tokens=st.sampled_from([64, 512]), cycle_s=st.sampled_from([0.003, 0.01, 0.25]),
+    capacity_bps=st.sampled_from([2e8, 2e9, 2e10]), variation=st.sampled_from([1.0, 4.0]),
+    prefill=st.sampled_from(["batch", "chunked"]), chunk_tokens=st.sampled_from([64, 512]),
+    cycle_s=st.sampled_from([0.003, 0.01, 0.25]),
     places=st.sampled_from([2, 3, 100]), memory_spread=st.sampled_from([1.0, 1.4]),
     prompt=st.sampled_from([(0.0, 0.0), (60.0, 0.8), (2000.0, 1.0)]), think_shape=st.sampled_from([0.35, 1.0]),
     preset=st.sampled_from(["qwen2.5-7b", "qwen3-32b"])))
