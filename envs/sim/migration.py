@@ -39,7 +39,8 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
 
     prefill(L) = wait + b + a L and transfer(L) = (n - L) s / R cross at L = (n s / R - wait - b) / (a + s / R); the
     wait is what the server's running batch and its cycle (or its queue, when chunked) still take, R the share of the
-    bottleneck link that `weight` would get beside the transfers under way. Ours; for one UE and no wait it is L* of arXiv 2603.28018, section IV.
+    bottleneck link that `weight` would get beside the transfers under way. Ours; for one UE and no wait it is L* of
+    arXiv 2603.28018, section IV.
     """
     me = ue[u]
     out_weight, in_weight = weight, weight
