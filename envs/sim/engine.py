@@ -50,7 +50,8 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.previous, me.since_s = -1, -_NEVER
         me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
         me.session = 0
-        sessions.open_session(ue, u, cell, p, tables.trace, keys, 0.0)
+        sessions.open_session(ue, u, cell, p, keys)
+        sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
         migration.forget(ue, u)
         me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
         me.weight = 1.0
@@ -149,10 +150,11 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             ue[who].bits_left = 0.0
         elif what == _BATCH_END:
             compute.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
-        elif what == _JOB_END and head[who] < ues:
-            ue[head[who]].job = DONE
         elif what == _JOB_END:
-            sessions.finish_prompt(ue, head[who] - ues, p, tables.trace, keys, flow)
+            if head[who] < ues:
+                ue[head[who]].job = DONE
+            else:
+                sessions.finish_prompt(ue, head[who] - ues, p, tables.trace, keys, flow)
         elif what == _CAPACITY:
             world.period += 1
             vary_capacities(cell, p, keys, world.period)
@@ -248,24 +250,23 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
 def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
-    if me.streaming:
+    over = me.context >= me.end - 1e-6
+    if me.streaming or (over and me.phase == INTERRUPTED):
+        if not me.streaming:
+            # Its user is out of reach and cannot end the session; that happens after one more pause.
+            me.turn += 1
         sessions.start_thinking(ue, u, p, trace, keys)
         return False
-    if me.context < me.end - 1e-6:
-        sessions.ask(ue, u, p, trace, keys, now_s)
-        return False
-    if me.phase == INTERRUPTED:
-        # Its user is out of reach and cannot end it; that happens after one more pause.
-        me.turn += 1
-        sessions.start_thinking(ue, u, p, trace, keys)
-        return False
-    if me.phase == PREPARING:
-        # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from ending.
-        migration.cancel(ue, u, flow)
-    me.session += 1
-    sessions.open_session(ue, u, cell, p, trace, keys, now_s)
-    migration.forget(ue, u)
-    return True
+    if over:
+        if me.phase == PREPARING:
+            # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from
+            # ending.
+            migration.cancel(ue, u, flow)
+        me.session += 1
+        sessions.open_session(ue, u, cell, p, keys)
+        migration.forget(ue, u)
+    sessions.ask(ue, u, p, trace, keys, now_s)
+    return over
 
 
 @nb.njit(cache=True)

@@ -25,8 +25,11 @@ _PER_SESSION = 1000  # addresses of the turns of one session
 
 
 @nb.njit(cache=True)
-def open_session(ue, u, cell, p, trace, keys, now_s):
-    """Begin the next session of UE `u` at the server of its present cell, or at the one with the most room."""
+def open_session(ue, u, cell, p, keys):
+    """Place the next session of UE `u` at the server of its present cell, or at the one with the most room.
+
+    The caller lets it ask, or begin in the middle of an answer.
+    """
     me = ue[u]
     key = keys[SESSIONS]
     draw = uniform(key, u, _CONTEXT, me.session)
@@ -37,19 +40,17 @@ def open_session(ue, u, cell, p, trace, keys, now_s):
     me.server, me.phase = -1, IDLE
     me.server = me.radio if memory.has_room(ue, cell, me.radio, p) else memory.roomiest(ue, cell, p)
     me.healthy = True
-    me.opening, me.prompt = False, NO_JOB
-    if me.session == 0:
-        # The episode begins in the middle of things: caches are there, and some answers are half done.
-        me.requests = 0
-        me.asked_s = NOT_ASKED
-        start_answer(ue, u, p, trace, keys)
-        me.left *= uniform(key, u, _START, 0)
-    elif p.prompt_median > 0.0:
-        me.opening = True
-        ask(ue, u, p, trace, keys, now_s)
-    else:
-        me.asked_s = now_s
-        start_answer(ue, u, p, trace, keys)
+    me.opening, me.prompt = me.session > 0 and p.prompt_median > 0.0, NO_JOB
+
+
+@nb.njit(cache=True)
+def begin_in_the_middle(ue, u, p, trace, keys):
+    """The episode begins in the middle of things: caches are there, and some answers are half done."""
+    me = ue[u]
+    me.requests = 0
+    me.asked_s = NOT_ASKED
+    start_answer(ue, u, p, trace, keys)
+    me.left *= uniform(keys[SESSIONS], u, _START, 0)
 
 
 @nb.njit(cache=True)
