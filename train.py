@@ -3,7 +3,10 @@
     python train.py --config configs/handover.yaml --out runs/ppo --set train.total_steps=2000000
 
 The run folder gets the configuration, TensorBoard scalars (every reward term, every episode metric), checkpoints and
-`policy.zip`, which `evaluate.py --policies runs/ppo` accepts.
+`policy.zip`, which `evaluate.py --policies runs/ppo` accepts. A run that was stopped or killed goes on from its last
+checkpoint, to the same numbers as if it had not been:
+
+    python train.py --resume runs/ppo
 """
 
 from __future__ import annotations
@@ -16,22 +19,27 @@ from pathlib import Path
 
 import numpy as np
 
+from kvroam import checkpoints
 from kvroam.configs.loader import load, to_dict
 from kvroam.envs.config import Experiment
-from kvroam.errors import KvroamError, run_command
+from kvroam.errors import ConfigError, KvroamError, PolicyError, run_command
 from kvroam.files import write_whole
 
+CONFIG = "config.json"
 
-def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
-    """Train and return the path of the final checkpoint.
+
+def train(config: Experiment, out: Path, quiet: bool = False, resume: bool = False) -> Path:
+    """Train and return the path of the final checkpoint; SIGINT and SIGTERM end it with a checkpoint.
 
     Args:
         config: the experiment; `config.train` has the hyper-parameters.
         out: run folder, created if absent.
         quiet: no progress bar.
+        resume: go on from the last checkpoint in `out`, which was made with the same configuration.
 
     Raises:
-        KvroamError: the run folder cannot be written.
+        KvroamError: the run folder cannot be written, or has nothing to go on from.
+        KeyboardInterrupt: a signal asked to stop; the checkpoint is written.
     """
     import torch
     from stable_baselines3 import PPO
@@ -42,25 +50,44 @@ def train(config: Experiment, out: Path, quiet: bool = False) -> Path:
 
     torch.set_num_threads(1)
     options = config.train
-    env = HandoverVecEnv(config, options.num_envs, options.seed,
-                         (config.evaluate.ttft_objective_s, config.evaluate.tpot_objective_s))
+
+    def logger():
+        return configure(str(out / "tensorboard"), ["tensorboard"])
+
+    if resume:
+        model, env = checkpoints.read(out, logger)
+        model.set_env(_Scaled(env, options.reward_scale), force_reset=False)
+    else:
+        env = HandoverVecEnv(config, options.num_envs, options.seed,
+                             (config.evaluate.ttft_objective_s, config.evaluate.tpot_objective_s))
+        _begin(config, out)
+        model = PPO(
+            "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
+            batch_size=options.batch_size, n_epochs=options.epochs, gamma=options.gamma, gae_lambda=options.gae_lambda,
+            learning_rate=LinearSchedule(options.learning_rate, 0.0, 1.0), ent_coef=options.entropy,
+            clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
+        )
+        _favour_harmless(model, config, options.harmless_bias)
+        model.set_logger(logger())
+    with checkpoints.StopRequest() as stop:
+        # SB3 counts a resumed run's steps on top of those it has.
+        model.learn(options.total_steps - model.num_timesteps, callback=_callback(env, out, options, quiet, stop),
+                    reset_num_timesteps=not resume)
+    path = save(model, out / "policy.zip")
+    (out / checkpoints.STATE).unlink(missing_ok=True)
+    return path
+
+
+def _begin(config: Experiment, out: Path) -> None:
+    """Make the run folder, with the configuration and without what an earlier run could be resumed from."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_dict(config), indent=2) + "\n"
-        write_whole(out / "config.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+        write_whole(out / CONFIG, lambda draft: draft.write_text(text, encoding="utf-8"))
+        (out / checkpoints.STATE).unlink(missing_ok=True)
     except OSError as error:
         reason = f"run folder {str(out)!r} cannot be written ({error.strerror}): name another with --out"
         raise KvroamError(reason) from error
-    model = PPO(
-        "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
-        batch_size=options.batch_size, n_epochs=options.epochs, gamma=options.gamma, gae_lambda=options.gae_lambda,
-        learning_rate=LinearSchedule(options.learning_rate, 0.0, 1.0), ent_coef=options.entropy,
-        clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
-    )
-    _favour_harmless(model, config, options.harmless_bias)
-    model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-    model.learn(options.total_steps, callback=_callback(env, out, options, quiet))
-    return save(model, out / "policy.zip")
 
 
 def _favour_harmless(model, config: Experiment, bias: float) -> None:
@@ -102,7 +129,7 @@ def _Scaled(env, scale: float):
     return Scaled(env)
 
 
-def _callback(env, out: Path, options, quiet: bool):
+def _callback(env, out: Path, options, quiet: bool, stop: checkpoints.StopRequest):
     """Progress bar, TensorBoard scalars and checkpoints."""
     from stable_baselines3.common.callbacks import BaseCallback
     from tqdm import tqdm
@@ -111,17 +138,27 @@ def _callback(env, out: Path, options, quiet: bool):
 
     class Report(BaseCallback):
         def _on_training_start(self) -> None:
-            self.bar = tqdm(total=options.total_steps, unit="step", disable=quiet, dynamic_ncols=True)
-            self.sums, self.count, self.saved = np.zeros(len(TERMS)), 0, 0
+            self.saved = self.model.num_timesteps
+            self.bar = tqdm(total=options.total_steps, initial=self.saved, unit="step", disable=quiet,
+                            dynamic_ncols=True)
+            self.sums, self.count = np.zeros(len(TERMS)), 0
 
         def _on_step(self) -> bool:
             self.sums += env.core.terms.mean(axis=(0, 1))
             self.count += 1
             self.bar.update(min(self.num_timesteps, options.total_steps) - self.bar.n)
-            if self.num_timesteps - self.saved >= options.checkpoint_every:
-                self.saved = self.num_timesteps
-                save(self.model, out / f"checkpoint_{self.num_timesteps:09d}.zip")
             return True
+
+        def _on_rollout_start(self) -> None:
+            steps = self.model.num_timesteps
+            if not stop.asked and steps - self.saved < options.checkpoint_every:
+                return
+            self.saved = steps
+            path = checkpoints.write(self.model, env, out)
+            if stop.asked:
+                self.bar.close()
+                print(f"written: {path}; go on with: python train.py --resume {out}", file=sys.stderr)
+                raise KeyboardInterrupt
 
         def _on_rollout_end(self) -> None:
             for name, value in zip(TERMS, self.sums / self.count, strict=True):
@@ -143,8 +180,9 @@ def _callback(env, out: Path, options, quiet: bool):
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kvroam-train", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="handover", help="YAML file or shipped name (default: %(default)s)")
-    parser.add_argument("--out", default="runs/ppo", help="run folder (default: runs/ppo)")
+    parser.add_argument("--config", help="YAML file or shipped name (default: handover)")
+    parser.add_argument("--out", help="run folder (default: runs/ppo)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it was configured")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="change a key of the configuration, e.g. --set train.total_steps=50000")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -154,9 +192,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def command(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     args = _parse(arguments)
-    path = train(load(Experiment, args.config, args.overrides), Path(args.out), args.quiet)
+    if args.resume is not None:
+        if args.config is not None or args.out is not None or args.overrides:
+            raise ConfigError("--resume goes on as the run was configured: leave out --config, --out and --set")
+        source, out = str(Path(args.resume) / CONFIG), args.resume
+        if not Path(source).is_file():
+            raise PolicyError(f"run {args.resume!r} cannot go on: it has no {CONFIG}; give a folder made by train.py")
+    else:
+        source, out = args.config or "handover", args.out or "runs/ppo"
+    path = train(load(Experiment, source, args.overrides), Path(out), args.quiet, args.resume is not None)
     print(f"written: {path}")
-    print(f"evaluate it: python evaluate.py --config {args.config} --policies ctho {args.out}")
+    print(f"evaluate it: python evaluate.py --config {source} --policies ctho {out}")
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ class LearnedPolicy:
         config: the environment it will act in; its spaces must be those of the training.
     """
 
+    hands_over = True
+
     def __init__(self, path: Path, config: HandoverConfig) -> None:
         from stable_baselines3 import PPO
 
@@ -50,4 +52,4 @@ class LearnedPolicy:
         """Plans of the most probable actions, PLAN [E, U]."""
         rows = observations.observe(view).reshape(view.num_envs * view.num_ues, -1)
         chosen, _ = self.model.predict(rows, deterministic=True)
-        return actions.decode(np.asarray(chosen).reshape(view.num_envs, view.num_ues, 5), view, self.config.actions)
+        return actions.decode(np.asarray(chosen).reshape(view.num_envs, view.num_ues, -1), view, self.config.actions)

@@ -18,6 +18,7 @@ class RandomPolicy:
     """
 
     name = "random"
+    hands_over = True
 
     def __init__(self, config: ActionConfig, seed: int = 0) -> None:
         self.config, self.seed = config, seed
@@ -30,9 +31,10 @@ class RandomPolicy:
     def act(self, view: NetworkView) -> np.ndarray:
         """Random plans, PLAN [E, U]."""
         mask = actions.masks(view, self.config)
-        action = np.empty((view.num_envs, view.num_ues, 5), np.int64)
+        size_of = actions.sizes(self.config)
+        action = np.empty((view.num_envs, view.num_ues, len(size_of)), np.int64)
         start = 0
-        for part, size in enumerate(actions.sizes(self.config)):
+        for part, size in enumerate(size_of):
             score = self.generator.random((view.num_envs, view.num_ues, size))
             action[..., part] = np.where(mask[..., start:start + size], score, -1.0).argmax(axis=-1)
             start += size

@@ -11,6 +11,8 @@ from ..errors import PolicyError
 from .base import Policy
 from .ctho import CtHO
 from .fixed import CacheHandover, TokenAware, TokenHandover
+from .following import in_charge
+from .jmsra import JMSRA
 from .random import RandomPolicy
 
 _MAKERS: dict[str, Callable[[HandoverConfig, int], Policy]] = {
@@ -18,6 +20,7 @@ _MAKERS: dict[str, Callable[[HandoverConfig, int], Policy]] = {
     "tho": lambda config, seed: TokenHandover(),
     "cho": lambda config, seed: CacheHandover(),
     "ctho": lambda config, seed: CtHO(),
+    "jmsra": lambda config, seed: JMSRA(),
     "token-aware": lambda config, seed: TokenAware(),
 }
 
@@ -39,7 +42,7 @@ def make(name: str, config: HandoverConfig, seed: int = 0) -> Policy:
         PolicyError: no such name and no such file, or a checkpoint made for other spaces.
     """
     if name in _MAKERS:
-        return _MAKERS[name](config, seed)
+        return in_charge(_MAKERS[name](config, seed), config.actions)
     path = Path(name)
     if path.exists():
         from .learned import LearnedPolicy

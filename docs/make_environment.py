@@ -39,10 +39,13 @@ def page() -> str:
     lines = ["# The Handover environment", "", "Made by `python docs/make_environment.py`.", "", "## Action", "",
              f"`MultiDiscrete({sizes(levels)})` per UE.", "", "| # | part | choices |", "|---|---|---|"]
     lines += [f"| {i} | {name} | {text} |" for i, (name, text) in enumerate(choices.items())]
+    lines += ["", "With `actions.trigger: policy` there is a sixth part, handover: 0 stay in the cell; 1 change to the "
+              "target, a neighbour, now.", "", "Box and Dict formats: `kvroam.envs.wrappers`."]
     lines += ["", "## Observation", "", f"`Box` float32 [{len(table)}] per UE.", "",
               "| # | name | meaning | unit | min | max |", "|---|---|---|---|---|---|"]
     lines += [f"| {i} | `{f.name}` | {f.meaning} | {f.unit} | {f.low:g} | {f.high:g} |" for i, f in enumerate(table)]
-    lines += ["", "## Reward", "", "Minus the sum of price times amount; `info` has every term as `reward_<term>`.", "",
+    lines += ["", "## Reward", "", "Minus the sum of price times amount; `info` has every term as `reward_<term>`. "
+              "With `reward.sharing: team` every UE receives the mean over the UEs, term by term.", "",
               "| term | default price | per |", "|---|---|---|"]
     lines += [f"| {name} | {getattr(RewardConfig(), name):g} | {UNITS[name]} |" for name in TERMS]
     return "\n".join([*lines, "", "## Metrics of an episode", "", metrics_table()])

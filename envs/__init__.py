@@ -3,21 +3,39 @@
 from typing import Any
 
 _EXPORTS = {
+    "HandoverCentralEnv": ".central",
+    "HandoverCentralVectorEnv": ".central",
     "HandoverConfig": ".config",
     "HandoverCore": ".core",
+    "HandoverEgoEnv": ".ego",
+    "HandoverEgoVectorEnv": ".ego",
     "HandoverEnv": ".handover",
     "NetworkView": ".view",
+    "env": ".aec",
     "parallel_env": ".handover",
+    "raw_env": ".aec",
 }
-__all__ = ["HandoverConfig", "HandoverCore", "HandoverEnv", "NetworkView", "parallel_env", "register"]
+__all__ = [
+    "HandoverCentralEnv", "HandoverCentralVectorEnv", "HandoverConfig", "HandoverCore", "HandoverEgoEnv",
+    "HandoverEgoVectorEnv", "HandoverEnv", "NetworkView", "env", "parallel_env", "raw_env", "register",
+]
 
 
 def register() -> None:
-    """Register the environments with PettingZoo; importing kvroam does it once."""
+    """Register the environments with PettingZoo and Gymnasium; importing kvroam does it once."""
+    import gymnasium
     import pettingzoo
 
-    if "kvroam/Handover-v0" not in pettingzoo.parallel_registry:
-        pettingzoo.register("parallel", "kvroam/Handover-v0", entry_point="kvroam.envs.handover:parallel_env")
+    for kind, entry in (("parallel", "kvroam.envs.handover:parallel_env"), ("aec", "kvroam.envs.aec:env")):
+        known = pettingzoo.parallel_registry if kind == "parallel" else pettingzoo.aec_registry
+        if "kvroam/Handover-v0" not in known:
+            pettingzoo.register(kind, "kvroam/Handover-v0", entry_point=entry)
+    for name in ("Central", "Ego"):
+        if f"kvroam/Handover{name}-v0" not in gymnasium.registry:
+            # No max_episode_steps: the environment truncates at its own horizon, whatever its configuration.
+            path = f"kvroam.envs.{name.lower()}:Handover{name}"
+            gymnasium.register(f"kvroam/Handover{name}-v0", entry_point=f"{path}Env",
+                               vector_entry_point=f"{path}VectorEnv")
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from .sim.params import (
 class ActionConfig:
     """The levels behind the MultiDiscrete action [target, medium, keep, precision, share]."""
 
+    trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (a sixth part)
     candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
     keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
     bits: tuple[int, ...] = (16, 8, 4)  # precision of the transferred KV [bit]
@@ -54,10 +55,12 @@ class RewardConfig:
     gpu: float = 0.1  # per second of prefill at the target
     waste: float = 0.2  # per gigabyte sent, and per second computed, for a migration that was cancelled
     pingpong: float = 0.0  # per return to the previous cell; a price here needs a policy that decides handovers
+    sharing: Literal["individual", "team"] = "individual"  # team: every UE receives the mean over the UEs
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: a price must not be negative")
+            price = getattr(self, name)
+            require(isinstance(price, str) or price >= 0, f"{name} is {price}: a price must not be negative")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class ScoringConfig:
     recent: int = 8  # last tokens that are always kept [tokens]
     situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
     script_seed: int = 0  # seed of the bank of session scripts
+    drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes
+    horizon: int = 64  # what drift: resume looks ahead [tokens of the measured model]
+
+    def __post_init__(self) -> None:
+        require(self.horizon >= 1, f"horizon is {self.horizon}: it must be at least 1")
 
 
 @dataclass(frozen=True)

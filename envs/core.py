@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from . import actions, observations, rewards
+from . import actions, observations, rewards, snapshot
 from .config import HandoverConfig
 from .scenes import load as load_scene
 from .scenes import load_phy_table
@@ -34,12 +35,14 @@ class HandoverCore:
             load_scene(config.scene), load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
             num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,
             sessions=config.sessions, serving=config.serving, compute=config.compute, backhaul=config.backhaul,
+            trigger=config.actions.trigger,
         )
         self.num_envs, self.num_ues = num_envs, config.num_ues
         self.scorer = make_scorer(config, num_envs)
         self.scores: Scores | None = None
         self._seeds: list[int | None] = [None] * num_envs
         self._episode = [0] * num_envs
+        self.threads, self._begun = threads, False
         self._empty()
 
     def _empty(self) -> None:
@@ -62,24 +65,44 @@ class HandoverCore:
                 self._seeds[e], self._episode[e] = last, 0
             self.sim.seed(e, last, self._episode[e])
         self.sim.reset()
-        self.view = NetworkView(self.sim, self.config.actions.candidates)
+        self._begun, self.view = True, NetworkView(self.sim, self.config.actions.candidates)
         if self.scorer is not None:
             self.scorer.reset(self.sim)
         self._empty()
 
+    def require_reset(self) -> None:
+        """Raise RuntimeError before the first reset."""
+        if not self._begun:
+            raise RuntimeError("the episode has not begun: call reset() first")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything that the next step depends on; the scene and the model are loaded anew."""
+        return snapshot.save(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on bit for bit from where the pickled core stood."""
+        snapshot.load(self, state)
+
     def step(self, plans: np.ndarray) -> None:
-        """Advance every environment by one decision interval under `plans`, PLAN [E, U]."""
+        """Advance every environment by one decision interval under `plans`, PLAN [E, U].
+
+        Raises:
+            RuntimeError: before reset.
+            ValueError: plans that the simulator cannot follow.
+        """
+        self.require_reset()
         self.sim.advance(plans)
         kl = np.zeros((self.num_envs, self.num_ues))
         if self.scorer is not None:
             self.scores = self.scorer.score(self.sim)
-            kl = self.scores.kl
+            kl = self.scorer.charged(self.scores)
         self.terms = rewards.terms(self.sim.state.flow, kl, self.config.reward)
         self.reward = rewards.total(self.terms)
         self.view.refresh()
 
     def decode(self, action: np.ndarray) -> np.ndarray:
-        """Plans from MultiDiscrete actions, int [E, U, 5]."""
+        """Plans from MultiDiscrete actions, int [E, U, parts]."""
+        self.require_reset()
         return actions.decode(action, self.view, self.config.actions)
 
     def masks(self) -> np.ndarray:

@@ -82,7 +82,7 @@ def table(config: HandoverConfig) -> list[Feature]:
     return _own() + [f for k in range(config.actions.candidates + 1) for f in _candidate(k)]
 
 
-def space(config: HandoverConfig) -> spaces.Box:
+def space(config: HandoverConfig) -> spaces.Box[np.float32]:
     """The Box of one observation row, float32 [len(table)]."""
     rows = table(config)
     low, high = (np.array([getattr(f, side) for f in rows], np.float32) for side in ("low", "high"))

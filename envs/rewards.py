@@ -12,6 +12,8 @@ TERMS = ("interruption", "drift", "detour", "traffic", "gpu", "waste", "pingpong
 def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
     """Reward terms of one step, float64 [E, U, len(TERMS)], all <= 0; a UE's reward is their sum.
 
+    With `price.sharing` team, each term of every UE is the mean of that term over the UEs.
+
     Args:
         flow: FLOW [E, U], what the step did (kvroam.envs.sim.state).
         kl: KL divergence from the whole cache, summed over the step's tokens [E, U] [nat].
@@ -27,7 +29,8 @@ def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
         "waste": wasted,
         "pingpong": flow["pingpongs"],
     }
-    return np.stack([-getattr(price, name) * amounts[name] for name in TERMS], axis=-1)
+    own = np.stack([-getattr(price, name) * amounts[name] for name in TERMS], axis=-1)
+    return own if price.sharing == "individual" else np.repeat(own.mean(axis=1, keepdims=True), own.shape[1], axis=1)
 
 
 def total(step_terms: np.ndarray) -> np.ndarray:

@@ -39,10 +39,11 @@ class HandoverVecEnv(VecEnv):
         self.core = HandoverCore(config, num_envs)
         self.rows = num_envs * config.num_ues
         self.render_mode = None
+        self._parts = len(actions.sizes(config.actions))
         super().__init__(self.rows, observations.space(config), actions.action_space(config.actions))
         self._objectives = objectives
         self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
-        self._actions = np.zeros((num_envs, config.num_ues, 5), np.int64)
+        self._actions = np.zeros((num_envs, config.num_ues, self._parts), np.int64)
         self.episode_metrics: list[dict[str, float]] = []
         self._step = 0
 
@@ -65,8 +66,17 @@ class HandoverVecEnv(VecEnv):
         self._meter = EpisodeMeter(self.core.num_envs, self.core.num_ues, *self._objectives)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions int [E * U, 5]."""
-        self._actions = np.asarray(actions).reshape(self.core.num_envs, self.core.num_ues, 5)
+        """Take the actions int [E * U, parts].
+
+        Raises:
+            RuntimeError: before reset.
+            ValueError: another shape; values are checked as the step is made.
+        """
+        self.core.require_reset()
+        actions, shape = np.asarray(actions), (self.rows, self._parts)
+        if actions.shape != shape:
+            raise ValueError(f"actions have shape {actions.shape}: expected {shape}, one row per environment and UE")
+        self._actions = actions.reshape(self.core.num_envs, self.core.num_ues, self._parts)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
         """Advance all environments; at the horizon all rows end together and begin anew."""

@@ -45,7 +45,13 @@ class Scores:
 
 def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
     """The scorer that `config.scoring` asks for; None for mode none."""
-    return KVScorer(config, num_envs) if config.scoring.mode == "kv" else None
+    if config.scoring.mode == "none":
+        return None
+    if config.scoring.drift == "resume":
+        from .resume_charge import ResumeScorer
+
+        return ResumeScorer(config, num_envs)
+    return KVScorer(config, num_envs)
 
 
 class KVScorer:
@@ -78,6 +84,10 @@ class KVScorer:
             self._follow_events(sim, batch, scores)
         self._advance(self._position(sim.state.ue["context"]), scores)
         return scores
+
+    def charged(self, scores: Scores) -> np.ndarray:
+        """KL divergence that the reward charges for the step just scored [E, U] [nat]: that of its tokens."""
+        return scores.kl
 
     @property
     def degraded(self) -> int:

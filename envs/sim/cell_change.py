@@ -15,7 +15,8 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
     Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held for the
     time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell. Measurements of different
     UEs are offset by `phase_s`, so that handovers do not all fall on the same instants; one whose instant comes after
-    the time-to-trigger has run out does not undo the handover.
+    the time-to-trigger has run out does not undo the handover. With trigger policy the event is a report only, and ends
+    when its leaving condition holds.
     """
     me = ue[u]
     serving = rsrp_dbm[u, me.radio]
@@ -29,7 +30,8 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
         if a3_since_s[u, c] == np.inf:
             if margin > p.hysteresis_db:
                 a3_since_s[u, c] = now_s + me.phase_s
-        elif margin < -p.hysteresis_db and now_s + me.phase_s <= a3_since_s[u, c] + p.time_to_trigger_s + _ROUNDING_S:
+        elif margin < -p.hysteresis_db and (p.policy_trigger == 1 or (
+                now_s + me.phase_s <= a3_since_s[u, c] + p.time_to_trigger_s + _ROUNDING_S)):
             a3_since_s[u, c] = np.inf
         fire = a3_since_s[u, c] + p.time_to_trigger_s
         if fire < me.fire_s or (fire == me.fire_s and fire < np.inf and rsrp_dbm[u, c] > best):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from . import cell_change, chunked, compute, migration, mobility, radio, sessions
+from . import cell_change, chunked, compute, migration, mobility, radio, sessions, trigger
 from .backhaul import vary_capacities, weighted_fair_rates
-from .state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
+from .state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
 from .streams import WORLD, uniform
 
 _NEVER = np.inf
@@ -81,6 +81,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for u in range(ues):
         clear(flow[u])
         migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+    if p.policy_trigger == 1:
+        trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
 
     while True:
         for u in range(ues):
@@ -114,7 +116,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         for u in range(ues):
             me = ue[u]
             decode[u] = sessions.decode_rate(ue, u, p, cell, now, head)
-            if me.fire_s < at:
+            if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
             if me.phase == INTERRUPTED and me.resume_s < at:
                 at, what, who = me.resume_s, _RESUME, u
@@ -270,12 +272,14 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
 
 
 @nb.njit(cache=True)
-def faults(plan, cells):
-    """Whether any of the plans [E, U] has a target beyond the cells, a weight that is not finite, a hold below 0."""
+def faults(plan, cells, params):
+    """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
     for e in range(plan.shape[0]):
         for u in range(plan.shape[1]):
             it = plan[e, u]
             if it.target >= cells or not np.isfinite(it.weight) or not it.hold >= 0.0:
+                return True
+            if it.handover >= cells or (it.handover != STAY and params[0].policy_trigger == 0):
                 return True
     return False
 

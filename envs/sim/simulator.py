@@ -18,7 +18,7 @@ from .params import (
 )
 from .radio import filter_weight, noise_dbm
 from .sessions import SHORTEST_PAUSE_S
-from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, State, Tables, allocate
+from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
 from .streams import keys
 from .workload import read_trace
 
@@ -37,11 +37,12 @@ class Simulator:
         num_envs: environments.
         threads: numba threads; 1 runs without the parallel backend.
         radio, mobility, sessions, serving, compute, backhaul: the world (kvroam.envs.sim.params).
+        trigger: "a3", or "policy" when plans say who changes cell.
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
-                 compute: ComputeConfig, backhaul: BackhaulConfig) -> None:
+                 compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3") -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
@@ -60,6 +61,7 @@ class Simulator:
             trace=_scaled_trace(sessions),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
+        self.params["policy_trigger"] = trigger == "policy"
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
@@ -80,10 +82,15 @@ class Simulator:
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        if engine.faults(plans, self.num_cells):
+        if engine.faults(plans, self.num_cells, self.params):
             require(plans["target"].max() < self.num_cells,
                     f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
             require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
+            handover = plans["handover"].max()
+            require(handover == STAY or self.params["policy_trigger"][0] == 1,
+                    f"a plan hands a UE over to cell {handover}, but event A3 decides: set actions.trigger to policy")
+            require(handover < self.num_cells,
+                    f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
             raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
         if self.threads > 1 and self.num_envs > 1:
             import numba
@@ -98,7 +105,7 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
     """Plans that prepare nothing and leave every session where it is, PLAN [E, U]."""
     plans = np.zeros((num_envs, num_ues), PLAN)
     plans["target"], plans["medium"], plans["prefix"] = CONTINUE, DETOUR, -1
-    plans["keep"], plans["bits"], plans["weight"] = 1.0, 16, 1.0
+    plans["keep"], plans["bits"], plans["weight"], plans["handover"] = 1.0, 16, 1.0, STAY
     return plans
 
 

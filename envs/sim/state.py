@@ -19,6 +19,8 @@ MEDIA = ("token", "kv", "split", "detour")
 NO_JOB, WAITING, RUNNING, DONE = 0, 1, 2, 3
 # Values of Plan.target besides a cell number.
 CONTINUE, CANCEL = -1, -2
+# Value of Plan.handover besides a cell number.
+STAY = -1
 # Kinds of event.
 RESUMED, OPENED = 1, 2
 
@@ -30,6 +32,7 @@ PLAN = np.dtype([
     ("weight", "f8"),  # bandwidth weight of the transfer; 0 waits
     ("prefix", "i4"),  # SPLIT: serving tokens rebuilt from token ids; -1 balances prefill against transfer
     ("hold", "f8"),  # a waiting prefill job does not start earlier than this after the start of the interval [s]
+    ("handover", "i4"),  # trigger policy: cell that the UE changes to at the start of the interval; STAY
 ])
 
 UE = np.dtype([
@@ -97,7 +100,8 @@ PARAMS = np.dtype([(name, "f8") for name in (
     "kv_bits_4", "cycle_s", "speed_spread", "decode_slowdown", "capacity_bps", "capacity_spread", "hop_s",
     "think_shape", "prompt_median", "prompt_sigma", "chunk_tokens", "memory_bytes", "memory_spread", "variation",
     "variation_period_s", "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db")]
-    + [("chunked", "i8"), ("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8")])
+    + [("chunked", "i8"), ("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"),
+       ("policy_trigger", "i8")])
 
 
 class State(NamedTuple):

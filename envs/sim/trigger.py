@@ -1,0 +1,23 @@
+"""Handovers that the policy decides (actions.trigger: policy): at the start of the interval, as its plan says.
+
+Event A3 is then what it is in the standard: the UE's report to the network, which decides.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from . import cell_change, migration
+
+
+@nb.njit(cache=True)
+def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
+    """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply."""
+    for u in range(ue.shape[0]):
+        new_cell = plan[u].handover
+        if new_cell < 0 or new_cell == ue[u].radio:
+            continue
+        cell_change.reset_timers(u, a3_since_s)
+        ue[u].fire_s, ue[u].fire_cell = np.inf, -1
+        migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, now_s, flow)
