@@ -69,7 +69,24 @@ _ALL = (
     Metric("wasted_gb", "GB", "lower", "bytes sent for migrations that were cancelled", "wasted", "GB"),
     Metric("pingpong_rate", "share", "lower", "handovers soon followed by a return", "ping-pong", "share"),
     Metric("rlf_rate", "1/min", "lower", "radio-link failures per user and minute", "RLF", "1/min"),
-    Metric("goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "goodput", "share"),
+    Metric(
+        "handover_goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "HO goodput", "share"
+    ),
+    Metric("refused", "1", "lower", "migrations that found no GPU memory at their target", "refused", "1"),
+    Metric("requests", "1", "higher", "prompts whose answers ended within the episode", "requests", "1"),
+    Metric(
+        "request_ttft_s_mean", "s", "lower", "prompt to the first token of its answer, mean over requests",
+        "request TTFT", "ms", 1e3,
+    ),
+    Metric(
+        "request_ttft_s_p95", "s", "lower", "the same, what 95 % of the requests stay below",
+        "req. TTFT p95", "ms", 1e3,
+    ),
+    Metric(
+        "request_tpot_s_mean", "s", "lower", "time per output token of a request, interruptions included, mean",
+        "request TPOT", "ms", 1e3,
+    ),
+    Metric("goodput", "share", "higher", "requests that meet the TTFT and TPOT limits", "goodput", "share"),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}

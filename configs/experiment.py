@@ -41,5 +41,5 @@ class EvaluateConfig:
     policies: tuple[str, ...] = ("random", "tho", "cho", "ctho", "token-aware")
     episodes: int = 8
     seed: int = 0
-    ttft_objective_s: float = 0.5  # a handover meets its objective below this [s]
+    ttft_objective_s: float = 0.5  # a handover, or a request, meets its objective below this [s]
     tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]

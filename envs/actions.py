@@ -90,14 +90,18 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
 def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     """Which choices can have an effect, bool [E, U, sum of sizes]; the parts one after the other, at least one each.
 
-    A session under migration keeps its medium, keep and precision; a cell that holds the session already is no target.
+    A session under migration keeps its medium, keep and precision; a cell that holds the session already is no target,
+    nor is one whose server has no memory for it. Two UEs may still aim at the same last room: the first one gets it.
     """
     size = sizes(config)
     mask = np.ones((view.num_envs, view.num_ues, sum(size)), bool)
     phase, server = view.phase, view.server_cell
     moving = phase == INTERRUPTED
     present = (view.candidates >= 0) & (view.candidates != server[..., None]) & ~moving[..., None]
-    mask[..., 1:1 + config.candidates + 1] = present
+    here = np.maximum(view.candidates, 0)
+    free = view.free_memory_bytes[np.arange(view.num_envs)[:, None, None], here]
+    reserved = (phase == PREPARING)[..., None] & (view.candidates == view.migration_target[..., None])
+    mask[..., 1:1 + config.candidates + 1] = present & (reserved | (free >= view.session_bytes))
     mask[..., size[0] - 1] = phase == PREPARING
     start = size[0]
     for part in (MEDIUM, KEEP, PRECISION):

@@ -56,6 +56,7 @@ def _own() -> list[Feature]:
         Feature("movers", "share of the UEs whose session is moving", "1", 0, 1),
         Feature("server_wait", "time until the source's server could start a batch", "2 s", 0, 1),
         Feature("predicted_in", "1 - predicted time to the next handover / 5 s; 0 when none is predicted", "1", 0, 1),
+        Feature("prompting", "the session waits for the prefill of its user's prompt", "0/1", 0, 1),
     ]
 
 
@@ -72,6 +73,7 @@ def _candidate(k: int) -> list[Feature]:
         Feature(f"candidate_{k}_ingress_queue", f"{who}: bits queued towards it at its capacity", "2 s", 0, 1),
         Feature(f"candidate_{k}_load", f"{who}: share of its radio resources in use", "1", 0, 1),
         Feature(f"candidate_{k}_is_predicted", f"{who}: predicted next cell", "0/1", 0, 1),
+        Feature(f"candidate_{k}_memory", f"{who}: share of its server's memory that is free", "1", 0, 1),
     ]
 
 
@@ -95,7 +97,8 @@ def observe(view: NetworkView) -> np.ndarray:
     slots = view.candidates.shape[2]
     out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
     _observe(view.sim.state, view.sim.params, view.candidates, view.margin_db, view.prefill_wait_s,
-             view.egress_queue_bits, view.ingress_queue_bits, view.predicted_cell, view.predicted_in_s, out)
+             view.egress_queue_bits, view.ingress_queue_bits, view.predicted_cell, view.predicted_in_s,
+             view.free_memory_bytes, out)
     return out
 
 
@@ -106,7 +109,7 @@ def _share(value, unit):
 
 @nb.njit(cache=True)
 def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-             predicted_in_s, out):
+             predicted_in_s, free_memory, out):
     p = params[0]
     for e in range(state.ue.shape[0]):
         ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
@@ -144,6 +147,7 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
             row[20] = movers / ue.shape[0]
             row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
             row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
+            row[23] = me.prompt != NO_JOB
             for k in range(candidates.shape[2]):
                 c = candidates[e, u, k]
                 if c < 0:
@@ -160,3 +164,4 @@ def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress
                 row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
                 row[at + 8] = cell[c].load
                 row[at + 9] = c == predicted_cell[e, u]
+                row[at + 10] = _share(free_memory[e, c], cell[c].memory_bytes)

@@ -9,9 +9,11 @@ import numba as nb
 import numpy as np
 
 from .sim import predictor
+from .sim.chunked import queue_s
 from .sim.compute import next_cycle
+from .sim.memory import free_bytes
 from .sim.simulator import Simulator
-from .sim.state import IDLE, WAITING
+from .sim.state import IDLE, INTERRUPTED, WAITING
 
 
 class NetworkView:
@@ -46,8 +48,9 @@ class NetworkView:
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         predictor.predict(sim.state, sim.params, sim.tables, self._weight,
                           predictor.refresh_intervals(sim.interval_s), self._next_cell, self._next_s, self._at_cell)
+        self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
         _derive(sim.state, sim.params, self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
-                self.ingress_queue_bits)
+                self.ingress_queue_bits, self.free_memory_bytes)
 
     # time and network
     @property
@@ -84,6 +87,17 @@ class NetworkView:
     def cycle_s(self) -> float:
         """Scheduling cycle of the servers [s]."""
         return float(self.sim.params["cycle_s"][0])
+
+    @property
+    def memory_bytes(self) -> np.ndarray:
+        """Memory for KV caches of each server [E, C] [byte]; `free_memory_bytes` [E, C] is what is not reserved."""
+        return self.sim.state.cell["memory_bytes"].copy()
+
+    @property
+    def session_bytes(self) -> float:
+        """What a session reserves on its server, and at the target while it migrates [byte]."""
+        p = self.sim.params[0]
+        return float(p["kv_bits_16"] / 8.0 * p["context_scale"] * p["context_end"])
 
     @property
     def load(self) -> np.ndarray:
@@ -157,6 +171,16 @@ class NetworkView:
         return self.sim.state.ue["streaming"].copy()
 
     @property
+    def prompting(self) -> np.ndarray:
+        """Whether the session waits for the prefill of its user's prompt [E, U]."""
+        return self.sim.state.ue["prompt"] != 0
+
+    @property
+    def opening(self) -> np.ndarray:
+        """Whether that prompt is the whole context: there is no cache yet to send [E, U]."""
+        return self.sim.state.ue["opening"].copy()
+
+    @property
     def healthy(self) -> np.ndarray:
         """Whether the cache is whole and exact [E, U]."""
         return self.sim.state.ue["healthy"].copy()
@@ -185,7 +209,8 @@ class NetworkView:
 
 
 @nb.njit(cache=True)
-def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits):
+def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits,
+            free_memory_bytes):
     p = params[0]
     cells, slots = state.cell.shape[1], candidates.shape[2]
     taken = np.empty(cells, np.bool_)
@@ -204,6 +229,9 @@ def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_b
                     # It joins the next batch, whose length its longest prefix decides.
                     work = p.prefill_a * me.prefix / cell[me.target].speed + p.prefill_b
                     prefill_wait_s[e, me.target] = max(prefill_wait_s[e, me.target], work)
+            if me.prompt == WAITING and me.phase != INTERRUPTED:
+                work = p.prefill_a * me.prompt_tokens / cell[me.server].speed + p.prefill_b
+                prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
             serving = state.rsrp_dbm[e, u, me.radio]
             taken[:] = False
             taken[me.radio] = True
@@ -219,5 +247,9 @@ def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_b
                 if best >= 0:
                     taken[best] = True
         for c in range(cells):
+            free_memory_bytes[e, c] = free_bytes(ue, cell, c, p)
+            if p.chunked == 1:
+                prefill_wait_s[e, c] = queue_s(ue, cell, c, p)
+                continue
             start = next_cycle(max(now, cell[c].busy_until), p.cycle_s)
             prefill_wait_s[e, c] += start - now

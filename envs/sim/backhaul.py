@@ -5,6 +5,19 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from .streams import WORLD, uniform
+
+_EGRESS_VARIES, _INGRESS_VARIES = 4, 5
+
+
+@nb.njit(cache=True)
+def vary_capacities(cell, p, keys, period):
+    """Set the capacities of every gNB for the so-manieth period: nominal times a factor log-uniform in [1/v, v]."""
+    for c in range(cell.shape[0]):
+        out, back = uniform(keys[WORLD], c, _EGRESS_VARIES, period), uniform(keys[WORLD], c, _INGRESS_VARIES, period)
+        cell[c].egress_bps = cell[c].egress_nominal_bps * p.variation ** (2.0 * out - 1.0)
+        cell[c].ingress_bps = cell[c].ingress_nominal_bps * p.variation ** (2.0 * back - 1.0)
+
 
 @nb.njit(cache=True)
 def weighted_fair_rates(source, target, weight, egress_bps, ingress_bps, pool, rate_bps, room_bps, demand):

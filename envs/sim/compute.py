@@ -1,4 +1,4 @@
-"""Edge servers: prefill jobs of one gNB run in batches that start on a scheduling cycle."""
+"""Edge servers: prefill jobs of one gNB, of migrations and of prompts, run in batches that start on a cycle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numba as nb
 import numpy as np
 
+from .sessions import finish_prompt, prompt_waits
 from .state import DONE, RUNNING, WAITING
 
 IDLE_SERVER = -np.inf
@@ -25,27 +26,41 @@ def prefill_time(tokens, p, speed):
 
 
 @nb.njit(cache=True)
+def joins(me, c, now_s):
+    """Whether the migration of a session (a UE record) puts a job into a batch that server `c` starts now."""
+    return me.job == WAITING and me.target == c and me.start_s <= now_s
+
+
+@nb.njit(cache=True)
 def start_batch(ue, cell, c, p, now_s, flow):
     """Start every waiting job of server `c` as one batch; its GPU time is shared among the jobs by tokens."""
     longest, total = 0.0, 0.0
     for u in range(ue.shape[0]):
-        if ue[u].job == WAITING and ue[u].target == c:
+        if joins(ue[u], c, now_s):
             longest = max(longest, ue[u].prefix)
             total += ue[u].prefix
+        if ue[u].server == c and prompt_waits(ue[u]):
+            longest = max(longest, ue[u].prompt_tokens)
+            total += ue[u].prompt_tokens
     duration = prefill_time(longest, p, cell[c].speed)
     for u in range(ue.shape[0]):
         me = ue[u]
-        if me.job == WAITING and me.target == c:
+        if joins(me, c, now_s):
             me.job = RUNNING
             me.job_s = duration * me.prefix / total
             flow[u].gpu_s += me.job_s
+        if me.server == c and prompt_waits(me):
+            me.prompt = RUNNING
+            flow[u].prompt_gpu_s += duration * me.prompt_tokens / total
     cell[c].busy_until = now_s + duration
 
 
 @nb.njit(cache=True)
-def finish_batch(ue, cell, c):
+def finish_batch(ue, cell, c, p, trace, keys, flow):
     """Mark the running jobs of server `c` as done; the server is idle."""
     cell[c].busy_until = IDLE_SERVER
     for u in range(ue.shape[0]):
         if ue[u].job == RUNNING and ue[u].target == c:
             ue[u].job = DONE
+        if ue[u].prompt == RUNNING and ue[u].server == c:
+            finish_prompt(ue, u, p, trace, keys, flow)

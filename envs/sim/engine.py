@@ -10,22 +10,24 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from . import cell_change, compute, link_failure, migration, mobility, radio, sessions, trigger
-from .backhaul import weighted_fair_rates
-from .state import IDLE, INTERRUPTED, OPENED, PREPARING, WAITING, State, Tables
+from . import cell_change, chunked, compute, link_failure, migration, mobility, radio, sessions, trigger
+from .backhaul import vary_capacities, weighted_fair_rates
+from .state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
 from .streams import WORLD, uniform
 
 _NEVER = np.inf
 # What may happen next within an interval.
-_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _FAILURE, _REESTABLISH = range(9)
+(_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _JOB_END, _CAPACITY, _HOLD_END, _FAILURE,
+ _REESTABLISH) = range(12)
 
 
 @nb.njit(cache=True)
 def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables):
     """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
     p = params[0]
-    world.time_s, world.step, world.events = 0.0, 0, 0
+    world.time_s, world.step, world.events, world.answers, world.period = 0.0, 0, 0, 0, 0
     for c in range(cell.shape[0]):
+        cell[c].memory_bytes = p.memory_bytes * p.memory_spread ** (2.0 * uniform(keys[WORLD], c, 6, 0) - 1.0)
         for field, spread in ((0, p.speed_spread), (1, p.capacity_spread), (2, p.capacity_spread)):
             factor = spread ** (2.0 * uniform(keys[WORLD], c, field, 0) - 1.0)
             if field == 0:
@@ -34,7 +36,12 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
                 cell[c].egress_bps = p.capacity_bps * factor
             else:
                 cell[c].ingress_bps = p.capacity_bps * factor
+        cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
         cell[c].busy_until = compute.IDLE_SERVER
+    if p.variation > 1.0:
+        vary_capacities(cell, p, keys, 0)
+    for u in range(ue.shape[0]):
+        ue[u].server, ue[u].phase = -1, IDLE
     a3_since_s[:] = _NEVER
     gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cell.shape[0])
     for u in range(ue.shape[0]):
@@ -47,8 +54,10 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.t310_s = me.reconnect_s = _NEVER
         me.rlf = False
         me.session = 0
-        sessions.open_session(ue, u, p, keys)
+        sessions.open_session(ue, u, cell, p, keys)
+        sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
         migration.forget(ue, u)
+        me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
         me.weight = 1.0
         me.handover_s = me.reattach_s = -_NEVER
         cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
@@ -59,7 +68,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
 
 
 @nb.njit(cache=True)
-def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, params, tables: Tables):
+def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables):
     """Advance one environment by one decision interval under the plans [U]."""
     p = params[0]
     ues, cells = ue.shape[0], cell.shape[0]
@@ -71,9 +80,11 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
     gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cells)
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
-    now = world.step * p.dt
+    # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
+    head, share = np.full(cells, -1), np.ones(cells)
+    begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
-    world.events = 0
+    world.events = world.answers = 0
     for u in range(ues):
         clear(flow[u])
         migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
@@ -92,19 +103,26 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
         weighted_fair_rates(source[:flows], target[:flows], weight[:flows], egress, ingress, p.pool == 1,
                             rate[:flows], room, demand)
 
+        if p.chunked == 1:
+            chunked.serve(ue, cell, p, now, head, share)
+
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
         at, what, who = end, _END, 0
+        if p.variation > 1.0 and (world.period + 1) * p.variation_period_s < at:
+            at, what = (world.period + 1) * p.variation_period_s, _CAPACITY
         for f in range(flows):
             if rate[f] > 0.0 and now + ue[owner[f]].bits_left / rate[f] < at:
                 at, what, who = now + ue[owner[f]].bits_left / rate[f], _TRANSFER, owner[f]
         for c in range(cells):
             if cell[c].busy_until > compute.IDLE_SERVER and cell[c].busy_until < at:
                 at, what, who = cell[c].busy_until, _BATCH_END, c
+            if p.chunked == 1 and head[c] >= 0 and now + chunked.left_s(ue, head[c]) / share[c] < at:
+                at, what, who = now + chunked.left_s(ue, head[c]) / share[c], _JOB_END, c
         # A batch takes along whatever falls due at the instant at which it starts, so it comes after all that.
         start_at, start_cell = _NEVER, 0
         for u in range(ues):
             me = ue[u]
-            decode[u] = sessions.decode_rate(ue, u, p, cell, now)
+            decode[u] = sessions.decode_rate(ue, u, p, cell, now, head)
             if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
             if me.t310_s < at:
@@ -118,26 +136,49 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
                     at, what, who = now + me.left / decode[u], _TURN, u
             elif now + me.left < at:
                 at, what, who = now + me.left, _TURN, u
-            if me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
-                start_at, start_cell = compute.next_cycle(now, p.cycle_s), me.target
+            if me.job == WAITING and p.chunked == 1:
+                if now < me.start_s < at:
+                    at, what, who = me.start_s, _HOLD_END, u
+            elif me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
+                ready_at = compute.next_cycle(max(now, me.start_s), p.cycle_s)
+                if ready_at <= start_at:
+                    start_at, start_cell = ready_at, me.target
+            if p.chunked == 0 and sessions.prompt_waits(me) and cell[me.server].busy_until == compute.IDLE_SERVER:
+                ready_at = compute.next_cycle(now, p.cycle_s)
+                if ready_at <= start_at:
+                    start_at, start_cell = ready_at, me.server
         if start_at < at:
             at, what, who = start_at, _BATCH_START, start_cell
         at = max(at, now)
 
-        pass_time(ue, cell, p, at - now, decode, owner[:flows], rate[:flows], flow)
+        pass_time(ue, cell, p, now, at - now, decode, owner[:flows], rate[:flows], flow)
+        if p.chunked == 1:
+            for c in range(cells):
+                if head[c] >= 0:
+                    chunked.work_on(ue, head[c], share[c] * (at - now), flow)
         now = at
         if what == _END:
             break
         if what == _TRANSFER:
             ue[who].bits_left = 0.0
         elif what == _BATCH_END:
-            compute.finish_batch(ue, cell, who)
+            compute.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
+        elif what == _JOB_END:
+            if head[who] < ues:
+                ue[head[who]].job = DONE
+            else:
+                sessions.finish_prompt(ue, head[who] - ues, p, tables.trace, keys, flow)
+        elif what == _CAPACITY:
+            world.period += 1
+            vary_capacities(cell, p, keys, world.period)
+            for c in range(cells):
+                egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         elif what == _BATCH_START:
             compute.start_batch(ue, cell, who, p, now, flow)
         elif what == _FAILURE:
             link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _REESTABLISH:
-            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, flow)
+            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, begin, flow)
         elif what == _HANDOVER and ue[who].monitor_db < p.q_out_db:
             # The command does not reach the UE (a handover failure as TR 36.839 counts it: the channel is below Q_out).
             flow[who].handover_failures += 1
@@ -146,14 +187,24 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, plan, 
             cell_change.reset_timers(who, a3_since_s)
             new_cell = ue[who].fire_cell
             ue[who].fire_s, ue[who].fire_cell, ue[who].t310_s = _NEVER, -1, _NEVER
-            migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, flow)
+            migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, begin, flow)
         elif what == _RESUME:
+            moved = ue[who].target != ue[who].server
             migration.resume(ue, who, p, now, event[world.events])
             world.events += 1
-        elif what == _TURN and end_turn(ue, who, p, keys, flow):
-            note = event[world.events]
-            note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
-            world.events += 1
+            ue[who].prompt_since_s = now
+            if moved and ue[who].opening:
+                # The whole context was rebuilt here: its prompt is answered.
+                ue[who].opening, ue[who].prompt = False, NO_JOB
+                sessions.start_answer(ue, who, p, tables.trace, keys)
+        elif what == _TURN:
+            if ue[who].streaming and ue[who].ttft_s < _NEVER and ue[who].asked_s != sessions.NOT_ASKED:
+                report(ue, who, now, answer[world.answers])
+                world.answers += 1
+            if end_turn(ue, who, cell, p, tables.trace, keys, now, flow):
+                note = event[world.events]
+                note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
+                world.events += 1
 
     world.step += 1
     world.time_s = end
@@ -175,11 +226,20 @@ def clear(flow):
     """Zero the amounts of one UE at the start of a step."""
     flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
     flow.bits_sent = flow.gpu_s = flow.wasted_bits = flow.wasted_gpu_s = 0.0
-    flow.handovers = flow.pingpongs = flow.rlf = flow.handover_failures = 0
+    flow.prompt_tokens = flow.prompt_gpu_s = 0.0
+    flow.handovers = flow.pingpongs = flow.refused = flow.rlf = flow.handover_failures = 0
 
 
 @nb.njit(cache=True)
-def pass_time(ue, cell, p, elapsed, decode, owner, rate, flow):
+def report(ue, u, now_s, answer):
+    """Fill `answer`: what the request of UE `u` whose answer ends now has had."""
+    me = ue[u]
+    answer.ue, answer.time_s, answer.ttft_s = u, now_s, me.ttft_s
+    answer.tokens, answer.duration_s = me.answer_tokens, me.answer_s
+
+
+@nb.njit(cache=True)
+def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
     """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
     for f in range(owner.shape[0]):
         u = owner[f]
@@ -191,6 +251,8 @@ def pass_time(ue, cell, p, elapsed, decode, owner, rate, flow):
         me = ue[u]
         if me.phase == INTERRUPTED:
             flow[u].interruption_s += elapsed
+            if me.streaming and me.ttft_s < _NEVER:
+                me.answer_s += elapsed
         if not me.streaming:
             me.left -= elapsed
         elif decode[u] > 0.0:
@@ -200,31 +262,48 @@ def pass_time(ue, cell, p, elapsed, decode, owner, rate, flow):
             flow[u].tokens += tokens
             detour = p.hop_s if me.server != me.radio else 0.0
             flow[u].detour_s += tokens * detour
-            flow[u].latency_s += tokens * (1.0 / decode[u] + me.air_s + detour)
+            latency = 1.0 / decode[u] + me.air_s + detour
+            flow[u].latency_s += tokens * latency
+            if me.ttft_s == _NEVER:
+                me.ttft_s = now_s - me.asked_s + latency
+            me.answer_tokens += tokens
+            me.answer_s += tokens * latency
 
 
 @nb.njit(cache=True)
-def end_turn(ue, u, p, keys, flow):
+def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
-    if me.streaming:
-        sessions.start_thinking(ue, u, p, keys)
+    over = me.context >= me.end - 1e-6
+    if me.streaming or (over and me.phase == INTERRUPTED):
+        if not me.streaming:
+            # Its user is out of reach and cannot end the session; that happens after one more pause.
+            me.turn += 1
+        sessions.start_thinking(ue, u, p, trace, keys)
         return False
-    if me.context < me.end - 1e-6:
-        sessions.start_answer(ue, u, p, keys)
-        return False
-    if me.phase == INTERRUPTED:
-        # Its user is out of reach and cannot end it; that happens after one more pause.
-        me.turn += 1
-        sessions.start_thinking(ue, u, p, keys)
-        return False
-    if me.phase == PREPARING:
-        # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from ending.
-        migration.cancel(ue, u, flow)
-    me.session += 1
-    sessions.open_session(ue, u, p, keys)
-    migration.forget(ue, u)
-    return True
+    if over:
+        if me.phase == PREPARING:
+            # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from
+            # ending.
+            migration.cancel(ue, u, flow)
+        me.session += 1
+        sessions.open_session(ue, u, cell, p, keys)
+        migration.forget(ue, u)
+    sessions.ask(ue, u, p, trace, keys, now_s)
+    return over
+
+
+@nb.njit(cache=True)
+def faults(plan, cells, params):
+    """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
+    for e in range(plan.shape[0]):
+        for u in range(plan.shape[1]):
+            it = plan[e, u]
+            if it.target >= cells or not np.isfinite(it.weight) or not it.hold >= 0.0:
+                return True
+            if it.handover >= cells or (it.handover != STAY and params[0].policy_trigger == 0):
+                return True
+    return False
 
 
 @nb.njit(cache=True)
@@ -240,7 +319,7 @@ def advance(state: State, plan, params, tables: Tables):
     """Advance all environments by one decision interval under the plans [E, U], on one thread."""
     for e in range(state.ue.shape[0]):
         advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
-                    state.flow[e], state.event[e], plan[e], params, tables)
+                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables)
 
 
 @nb.njit(cache=True, parallel=True)
@@ -248,4 +327,4 @@ def advance_parallel(state: State, plan, params, tables: Tables):
     """The same, environments spread over numba's threads; the result is identical."""
     for e in nb.prange(state.ue.shape[0]):
         advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
-                    state.flow[e], state.event[e], plan[e], params, tables)
+                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from . import memory
 from .cell_change import reset_timers
 from .migration import begin, cancel, ship_increment
+from .sessions import interrupt_prompt
 from .state import DETOUR, INTERRUPTED, PREPARING
 
 
@@ -50,17 +52,19 @@ def fail(ue, u, a3_since_s, p, now_s, flow):
     me.rlf = True
     if me.phase == PREPARING:
         ship_increment(ue, u, p)
+    if me.target != me.server:
+        interrupt_prompt(ue, u)
     if me.phase != INTERRUPTED:
         me.handover_s = now_s
     me.phase = INTERRUPTED
 
 
 @nb.njit(cache=True)
-def reestablish(ue, u, plan, rsrp_dbm, cell, p, now_s, flow):
+def reestablish(ue, u, plan, rsrp_dbm, cell, p, now_s, interval_s, flow):
     """UE `u` re-establishes at its strongest cell (filtered RSRP of the last measurement).
 
     A migration towards that cell counts, another one is wasted. In the cell that it lost, the session goes on where it
-    was; in another one it follows as `plan` says, as at a handover.
+    was; in another one it follows as `plan`, made at `interval_s`, says, as at a handover.
     Source: TS 38.331, 5.3.7; TS 38.304, 5.2.3 (cell selection), without its quality criterion: some cell is always
     chosen, and a UE out of coverage fails again one T310 later.
     """
@@ -73,5 +77,9 @@ def reestablish(ue, u, plan, rsrp_dbm, cell, p, now_s, flow):
     if me.target != chosen:
         cancel(ue, u, flow)
         if elsewhere and chosen != me.server and plan.medium != DETOUR:
-            begin(ue, u, plan, chosen, cell, p, now_s)
+            if memory.has_room(ue, cell, chosen, p):
+                begin(ue, u, plan, chosen, cell, p, now_s, interval_s)
+                interrupt_prompt(ue, u)
+            else:
+                flow[u].refused += 1
     me.bits_late = me.bits_left

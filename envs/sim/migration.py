@@ -9,7 +9,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from . import chunked, memory
 from .compute import next_cycle
+from .sessions import interrupt_prompt
 from .state import (
     CANCEL,
     DETOUR,
@@ -33,11 +35,12 @@ def kv_bits(p, bits):
 
 @nb.njit(cache=True)
 def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
-    """Prefix [serving tokens] at which prefill and transfer end together, at the present load.
+    """Prefix [serving tokens] at which prefill and transfer end together, as nearly as whole tokens can, at this load.
 
     prefill(L) = wait + b + a L and transfer(L) = (n - L) s / R cross at L = (n s / R - wait - b) / (a + s / R); the
-    wait is what the server's running batch and its cycle still take, R the share of the bottleneck link that `weight`
-    would get beside the transfers under way. Ours; for one UE and no wait it is L* of arXiv 2603.28018, section IV.
+    wait is what the server's running batch and its cycle (or its queue, when chunked) still take, R the share of the
+    bottleneck link that `weight` would get beside the transfers under way. Ours; for one UE and no wait it is L* of
+    arXiv 2603.28018, section IV.
     """
     me = ue[u]
     out_weight, in_weight = weight, weight
@@ -53,16 +56,27 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     if p.pool == 0:
         rate = min(rate, cell[target].ingress_bps * weight / in_weight)
     wait = next_cycle(max(now_s, cell[target].busy_until), p.cycle_s) - now_s
+    overhead, per_token = p.prefill_b, p.prefill_a / cell[target].speed
+    if p.chunked == 1:
+        wait, overhead = chunked.queue_s(ue, cell, target, p), 0.0
+        per_token += p.prefill_b / p.chunk_tokens
     s_over_r = bits_per_token / rate
-    prefix = (me.context * s_over_r - wait - p.prefill_b) / (p.prefill_a / cell[target].speed + s_over_r)
-    return min(max(0.0, np.floor(prefix)), me.context)
+    prefix = np.floor((me.context * s_over_r - wait - overhead) / (per_token + s_over_r))
+    if prefix < 0.0:
+        return 0.0
+    # Of the whole numbers beside the crossing, the one below ends with the transfer, the one above with the prefill.
+    above = min(prefix + 1.0, me.context)
+    if wait + overhead + per_token * above < (me.context - prefix) * s_over_r:
+        return above
+    return min(prefix, me.context)
 
 
 @nb.njit(cache=True)
-def begin(ue, u, plan, target, cell, p, now_s):
-    """Start a migration of session `u` to `target` as `plan` says; the caller sets the phase."""
+def begin(ue, u, plan, target, cell, p, now_s, interval_s):
+    """Start a migration of session `u` to `target` as `plan`, made at `interval_s`, says; the caller sets the phase."""
     me = ue[u]
-    me.target, me.medium = target, plan.medium
+    # A session without a cache yet has nothing to send.
+    me.target, me.medium = target, TOKEN if me.opening else plan.medium
     me.keep, me.bits, me.weight = plan.keep, plan.bits, plan.weight
     me.snapshot = me.shipped = me.context
     per_token = me.keep * kv_bits(p, me.bits)
@@ -77,6 +91,7 @@ def begin(ue, u, plan, target, cell, p, now_s):
     me.bits_left = (me.context - me.prefix) * per_token
     me.bits_sent = me.bits_late = me.job_s = 0.0
     me.job = WAITING if me.prefix > 0.0 else NO_JOB
+    me.job_since_s, me.start_s = now_s, interval_s + plan.hold
     me.resume_s = np.inf
 
 
@@ -115,6 +130,7 @@ def apply_plan(ue, u, plan, cell, p, now_s, flow):
     me = ue[u]
     if me.phase != IDLE:
         me.weight = plan.weight
+        me.start_s = now_s + plan.hold
     if me.phase == PREPARING and plan.target == CANCEL:
         cancel(ue, u, flow)
         me.phase = IDLE
@@ -122,13 +138,20 @@ def apply_plan(ue, u, plan, cell, p, now_s, flow):
     if wanted and not (me.phase == PREPARING and me.target == plan.target):
         if me.phase == PREPARING:
             cancel(ue, u, flow)
-        begin(ue, u, plan, plan.target, cell, p, now_s)
-        me.phase = PREPARING
+            me.phase = IDLE
+        if memory.has_room(ue, cell, plan.target, p):
+            begin(ue, u, plan, plan.target, cell, p, now_s, now_s)
+            me.phase = PREPARING
+        else:
+            flow[u].refused += 1
 
 
 @nb.njit(cache=True)
-def change_cell(ue, u, plan, new_cell, cell, p, now_s, flow):
-    """Radio handover of UE `u`: streaming stops, and the session follows, stays, or is already there."""
+def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
+    """Radio handover of UE `u`: streaming stops, and the session follows, stays, or is already there.
+
+    A session that finds no memory at the server of the new cell stays where it is, and its tokens take the detour.
+    """
     me = ue[u]
     flow[u].handovers += 1
     if new_cell == me.previous and now_s - me.since_s <= p.pingpong_window_s:
@@ -144,7 +167,13 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, flow):
             cancel(ue, u, flow)
         forget(ue, u)
         if new_cell != me.server and plan.medium != DETOUR:
-            begin(ue, u, plan, new_cell, cell, p, now_s)
+            me.phase = IDLE
+            if memory.has_room(ue, cell, new_cell, p):
+                begin(ue, u, plan, new_cell, cell, p, now_s, interval_s)
+            else:
+                flow[u].refused += 1
+    if me.target != me.server:
+        interrupt_prompt(ue, u)
     me.bits_late = me.bits_left
     me.phase = INTERRUPTED
 
@@ -165,6 +194,7 @@ def complete(ue, u, p, now_s):
         me.bits_late = me.bits_left
         me.phase = INTERRUPTED
         me.handover_s, me.reattach_s = now_s, -np.inf
+        interrupt_prompt(ue, u)
         if me.bits_left > 0.0:
             return
     if me.phase == INTERRUPTED and me.resume_s == np.inf:

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import require
+from .presets import PRESETS
+
+# What a preset fills may be null in a configuration file, and is a number once the object is made.
+if TYPE_CHECKING:
+    PresetInt = int
+    PresetFloat = float
+else:
+    PresetInt = int | None
+    PresetFloat = float | None
+OF_THE_PRESET: Any = None
 
 
 def require_finite(config) -> None:
@@ -89,13 +99,22 @@ class MobilityConfig:
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """Turns of an LLM session: the model streams an answer, the user thinks, and so on."""
+    """Turns of an LLM session: a prompt is prefilled, the model streams an answer, the user thinks, and so on.
+
+    Source: BurstGPT (arXiv 2401.17644): Gamma-distributed gaps and heavy-tailed lengths. Ours: log-normal instead of
+    Zipf, and the values, which have the shape of the first 43 requests of the public trace (37 answered: standard
+    deviation of the log length 0.89; coefficient of variation of the gaps 1.7, that is a Gamma shape of 0.35); prompts
+    are our guess, because the requests of that trace hold the conversation so far.
+    """
 
     context_tokens: tuple[int, int] = (256, 576)  # length of the context at the start, uniform [measured tokens]
     script_tokens: int = 960  # a session ends here and a new one begins [measured tokens]
     scripts: int = 64  # different scripts that sessions are drawn from [1]
-    answer_tokens: tuple[float, float] = (200.0, 0.6)  # log-normal: median, sigma of the log [serving tokens]
-    think_s: float = 1.5  # mean of the exponential thinking time [s]
+    prompt_tokens: tuple[float, float] = (60.0, 0.8)  # of one turn, log-normal: median, sigma; median 0: no prefill
+    answer_tokens: tuple[float, float] = (260.0, 0.9)  # log-normal: median, sigma of the log [serving tokens]
+    think_s: float = 1.5  # mean of the Gamma-distributed thinking time [s]
+    think_shape: float = 0.35  # of that Gamma; below 1 is bursty, 1 is exponential [1]
+    trace: str = ""  # CSV file in BurstGPT's format: answers and gaps (scaled to a mean of think_s) come from it
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -104,6 +123,9 @@ class SessionConfig:
         require(high < self.script_tokens,
                 f"context_tokens ends at {high}: it must stay below script_tokens ({self.script_tokens})")
         require(self.scripts >= 1, f"scripts is {self.scripts}: it must be at least 1")
+        require(self.prompt_tokens[0] >= 0 and self.prompt_tokens[1] >= 0,
+                f"prompt_tokens is {self.prompt_tokens}: neither median nor sigma may be negative")
+        require(self.think_shape > 0, f"think_shape is {self.think_shape}: it must be above 0")
         require(self.answer_tokens[0] > 0 and self.answer_tokens[1] >= 0,
                 f"answer_tokens is {self.answer_tokens}: median above 0 and sigma not negative")
         require(self.think_s >= 0, f"think_s is {self.think_s}: it must not be negative")
@@ -111,18 +133,27 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """The LLM that the delays are for; the default is Qwen2.5-7B-Instruct as in arXiv 2603.28018, section V."""
+    """The LLM that the delays are for: a preset (kvroam.envs.sim.presets), any key of which may be set explicitly.
 
-    layers: int = 28
-    kv_heads: int = 4
-    head_dim: int = 128
-    prefill_s_per_token: float = 9.4267e-5  # a of p(L) = a L + b [s]
-    prefill_overhead_s: float = 2.4e-3  # b of p(L) = a L + b [s]
-    decode_tokens_per_s: float = 30.0  # one session, undisturbed [token/s]
+    A key that is None takes the preset's value when the object is made, so `dataclasses.replace(config, preset=...)`
+    would keep the old values: make a new ServingConfig(preset=...) instead.
+    """
+
+    preset: Literal["qwen2.5-7b", "llama-3-8b", "qwen3-14b", "qwen3-32b"] = "qwen2.5-7b"
+    layers: PresetInt = OF_THE_PRESET
+    kv_heads: PresetInt = OF_THE_PRESET
+    head_dim: PresetInt = OF_THE_PRESET
+    prefill_s_per_token: PresetFloat = OF_THE_PRESET  # a of p(L) = a L + b [s]
+    prefill_overhead_s: PresetFloat = OF_THE_PRESET  # b of p(L) = a L + b [s]
+    decode_tokens_per_s: PresetFloat = OF_THE_PRESET  # one session, undisturbed [token/s]
     restore_bytes_per_s: float = 20e9  # received KV into GPU memory [byte/s]
     context_scale: float = 8.0  # serving tokens that one token of the measured model stands for [1]
 
     def __post_init__(self) -> None:
+        require(self.preset in PRESETS, f"preset is {self.preset!r}: choose among {', '.join(PRESETS)}")
+        for name, value in PRESETS[self.preset]._asdict().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         require_finite(self)
         for name in ("layers", "kv_heads", "head_dim", "prefill_s_per_token", "decode_tokens_per_s",
                      "restore_bytes_per_s", "context_scale"):
@@ -143,16 +174,23 @@ class ServingConfig:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """One edge server per gNB: prefill in batches that start on a cycle."""
+    """One edge server per gNB: prefill in batches that start on a cycle, or in chunks between decode iterations."""
 
     cycle_s: float = 0.01  # scheduling cycle T_c of arXiv 2603.28018 [s]
     speed_spread: float = 2.0  # server speeds per episode: log-uniform in [1/spread, spread] [1]
-    decode_slowdown: float = 0.5  # share of its decode rate that a session loses while its server prefills [1]
+    prefill: Literal["batch", "chunked"] = "batch"  # chunked: one job after the other, no cycle, no padding
+    decode_slowdown: float = 0.5  # share of its decode rate that a session loses while a batch is prefilled [1]
+    chunk_tokens: int = 512  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
+    kv_memory_bytes: float = 60e9  # for KV caches: an 80 GB card less a 7B model's weights and workspace [byte]
+    memory_spread: float = 1.0  # memories per episode and server: log-uniform in [1/spread, spread] [1]
 
     def __post_init__(self) -> None:
         require_finite(self)
         require(self.cycle_s > 0, f"cycle_s is {self.cycle_s}: it must be above 0")
         require(self.speed_spread >= 1, f"speed_spread is {self.speed_spread}: it must be at least 1")
+        require(self.chunk_tokens >= 1, f"chunk_tokens is {self.chunk_tokens}: it must be at least 1")
+        require(self.kv_memory_bytes > 0, f"kv_memory_bytes is {self.kv_memory_bytes}: it must be above 0")
+        require(self.memory_spread >= 1, f"memory_spread is {self.memory_spread}: it must be at least 1")
         require(0 <= self.decode_slowdown < 1, f"decode_slowdown is {self.decode_slowdown}: it must lie in [0, 1)")
 
 
@@ -163,6 +201,8 @@ class BackhaulConfig:
     capacity_bps: float = 4.0e9  # per gNB and direction, or of the pool [bit/s]
     capacity_spread: float = 2.0  # capacities per episode and gNB: log-uniform in [1/spread, spread] [1]
     topology: Literal["mesh", "pool"] = "mesh"  # pool: the single shared link of arXiv 2603.28018
+    variation: float = 1.0  # each link's capacity is redrawn every period: log-uniform in [1/v, v]; 1: constant [1]
+    variation_period_s: float = 1.0  # [s]
     hop_s: float = 0.02  # extra delay of a token that is forwarded to another gNB and delivered there [s]
 
     def __post_init__(self) -> None:
@@ -170,4 +210,7 @@ class BackhaulConfig:
         require(self.capacity_bps > 0,
                 f"capacity_bps is {self.capacity_bps}: a bandwidth must be above 0")
         require(self.capacity_spread >= 1, f"capacity_spread is {self.capacity_spread}: it must be at least 1")
+        require(self.variation >= 1, f"variation is {self.variation}: it must be at least 1")
+        require(self.variation_period_s > 0,
+                f"variation_period_s is {self.variation_period_s}: it must be above 0")
         require(self.hop_s >= 0, f"hop_s is {self.hop_s}: it must not be negative")

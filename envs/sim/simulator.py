@@ -21,6 +21,7 @@ from .sessions import SHORTEST_PAUSE_S
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
 from .streams import keys, normal_quantiles
 from .traces import Tracks
+from .workload import read_trace
 
 SUBCARRIER_HZ = 30e3
 
@@ -53,7 +54,9 @@ class Simulator:
         self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
         self.threads = threads
         self.state: State = allocate(num_envs, num_ues, self.num_cells,
-                                     _events_per_ue(interval_s, sessions, serving))
+                                     _events_per_ue(interval_s, sessions, serving),
+                                     _answers_per_ue(interval_s, serving))
+        _require_room(self.num_ues, self.num_cells, sessions, serving, compute)
         self.tables = Tables(
             gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
             next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
@@ -61,6 +64,7 @@ class Simulator:
             efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
             quantiles=normal_quantiles(),
             tracks=np.empty((0, 1, 2)) if tracks is None else np.ascontiguousarray(tracks.positions_m, np.float64),
+            trace=_scaled_trace(sessions),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
         self.params["policy_trigger"] = trigger == "policy"
@@ -84,19 +88,21 @@ class Simulator:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
 
         Raises:
-            ValueError: another shape or type, a target that is no cell, or a weight that is not finite.
+            ValueError: another shape or type, a target that is no cell, a weight that is not finite, or a hold below 0.
         """
         shape = (self.num_envs, self.num_ues)
-        require(plans.dtype == PLAN and plans.shape == shape,
-                f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        require(plans["target"].max() < self.num_cells,
-                f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
-        require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
-        handover = plans["handover"].max()
-        require(handover == STAY or self.params["policy_trigger"][0] == 1,
-                f"a plan hands a UE over to cell {handover}, but event A3 decides: set actions.trigger to policy")
-        require(handover < self.num_cells,
-                f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
+        if plans.dtype != PLAN or plans.shape != shape:
+            raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
+        if engine.faults(plans, self.num_cells, self.params):
+            require(plans["target"].max() < self.num_cells,
+                    f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
+            require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
+            handover = plans["handover"].max()
+            require(handover == STAY or self.params["policy_trigger"][0] == 1,
+                    f"a plan hands a UE over to cell {handover}, but event A3 decides: set actions.trigger to policy")
+            require(handover < self.num_cells,
+                    f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
+            raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
         if self.threads > 1 and self.num_envs > 1:
             import numba
 
@@ -117,8 +123,35 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
     """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, and
     between the openings of two sessions a whole script is decoded, however fast."""
+    # Prompts may fill a script in no time, but each is followed by a token at least.
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
+    if sessions.prompt_tokens[0] > 0:
+        tokens = 1.0
     return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
+
+
+def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
+    """The most answers of one UE that end in one step: a token each, but for the last one of a session."""
+    return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / serving.decode_tokens_per_s))
+
+
+def _scaled_trace(sessions: SessionConfig) -> np.ndarray:
+    """Gap before each request, scaled to a mean of think_s [s], and tokens of its answer, float64 [N, 2]."""
+    if not sessions.trace:
+        return np.empty((0, 2))
+    trace = read_trace(sessions.trace)
+    return np.column_stack([trace.gap_s * (sessions.think_s / trace.gap_s.mean()), trace.response_tokens])
+
+
+def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving: ServingConfig,
+                  compute: ComputeConfig) -> None:
+    """Refuse servers whose memory does not hold the sessions of all UEs."""
+    each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
+    fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
+    enough = compute.memory_spread * each * math.ceil(num_ues / num_cells)
+    require(fit >= num_ues, f"kv_memory_bytes is {compute.kv_memory_bytes:g}, memory_spread {compute.memory_spread:g}: "
+            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; "
+            f"give each server {enough:g} bytes")
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
@@ -147,6 +180,10 @@ def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving,
         capacity_spread=backhaul.capacity_spread, hop_s=backhaul.hop_s, origin_x=scene.origin_m[0],
         origin_y=scene.origin_m[1], pitch_m=scene.cell_size_m, sinr_low_db=float(phy.sinr_db[0]),
         sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]), vehicles=vehicles, convoy=mobility.convoy,
+        think_shape=sessions.think_shape, prompt_median=sessions.prompt_tokens[0],
+        prompt_sigma=sessions.prompt_tokens[1], chunk_tokens=compute.chunk_tokens,
+        memory_bytes=compute.kv_memory_bytes, memory_spread=compute.memory_spread, variation=backhaul.variation,
+        variation_period_s=backhaul.variation_period_s, chunked=int(compute.prefill == "chunked"),
         scripts=sessions.scripts, pool=int(backhaul.topology == "pool"),
     )
     params = np.zeros(1, PARAMS)

@@ -31,6 +31,7 @@ PLAN = np.dtype([
     ("bits", "i4"),  # wire precision: 16, 8 or 4
     ("weight", "f8"),  # bandwidth weight of the transfer; 0 waits
     ("prefix", "i4"),  # SPLIT: serving tokens rebuilt from token ids; -1 balances prefill against transfer
+    ("hold", "f8"),  # a waiting prefill job does not start earlier than this after the start of the interval [s]
     ("handover", "i4"),  # trigger policy: cell that the UE changes to at the start of the interval; STAY
 ])
 
@@ -50,12 +51,17 @@ UE = np.dtype([
     ("server", "i4"), ("session", "i4"), ("script", "i4"), ("turn", "i4"),
     ("context", "f8"), ("end", "f8"),  # serving tokens now, and where the script ends
     ("streaming", "b1"), ("left", "f8"),  # tokens left in the answer, or seconds left to think
+    # the request being served: when it was made, when its answer began (inf: not yet), what it has had so far
+    ("requests", "i4"), ("asked_s", "f8"), ("ttft_s", "f8"), ("answer_tokens", "f8"), ("answer_s", "f8"),
+    ("opening", "b1"),  # no cache yet: the prompt is the whole context
+    ("prompt", "i4"), ("prompt_tokens", "f8"), ("prompt_since_s", "f8"), ("prompt_left_s", "f8"),  # a job of its server
     ("healthy", "b1"),  # the cache is whole, as far as the scorer knows
     # migration
     ("phase", "i4"), ("target", "i4"), ("medium", "i4"), ("keep", "f8"), ("bits", "i4"), ("weight", "f8"),
     ("prefix", "f8"), ("snapshot", "f8"), ("shipped", "f8"),  # serving tokens: rebuilt, at the start, accounted for
     ("bits_left", "f8"), ("bits_sent", "f8"), ("bits_late", "f8"),  # of the transfer; late: arrived after the handover
     ("job", "i4"), ("job_s", "f8"),  # prefill at the target, GPU time it took so far
+    ("start_s", "f8"), ("job_since_s", "f8"), ("job_left_s", "f8"),  # not before; queued since; GPU time left (chunked)
     # absolute times: radio handover, the new cell serves the UE again, the session can decode again (inf: not known)
     ("handover_s", "f8"), ("reattach_s", "f8"), ("resume_s", "f8"),
 ])
@@ -63,17 +69,20 @@ UE = np.dtype([
 CELL = np.dtype([
     ("speed", "f8"),  # of the server, 1 = nominal
     ("egress_bps", "f8"), ("ingress_bps", "f8"),
+    ("egress_nominal_bps", "f8"), ("ingress_nominal_bps", "f8"),  # what a varying capacity varies around
+    ("memory_bytes", "f8"),  # of the server, for KV caches
     ("busy_until", "f8"),  # end of the running prefill batch; -inf when idle
     ("load", "f8"),  # share of the radio resources in use
 ])
 
-WORLD = np.dtype([("time_s", "f8"), ("step", "i8"), ("events", "i4")])
+WORLD = np.dtype([("time_s", "f8"), ("step", "i8"), ("events", "i4"), ("answers", "i4"), ("period", "i8")])
 
 # What one step did to one UE; every field is an amount of this step.
 FLOW = np.dtype([
     ("interruption_s", "f8"), ("tokens", "f8"), ("latency_s", "f8"), ("detour_s", "f8"),
     ("bits_sent", "f8"), ("gpu_s", "f8"), ("wasted_bits", "f8"), ("wasted_gpu_s", "f8"),
-    ("handovers", "i4"), ("pingpongs", "i4"),
+    ("prompt_tokens", "f8"), ("prompt_gpu_s", "f8"),  # read, and computed, for the users' own prompts
+    ("handovers", "i4"), ("pingpongs", "i4"), ("refused", "i4"),  # refused: migrations that found no memory
     ("rlf", "i4"), ("handover_failures", "i4"),  # radio-link failures, and those among them by a lost command
 ])
 
@@ -84,6 +93,9 @@ EVENT = np.dtype([
     ("rlf", "b1"),  # the radio link failed in this interruption
 ])
 
+# One answer that was finished in this step: its UE, when, time to first token, tokens, and what they took in all.
+ANSWER = np.dtype([("ue", "i4"), ("time_s", "f8"), ("ttft_s", "f8"), ("tokens", "f8"), ("duration_s", "f8")])
+
 PARAMS = np.dtype([(name, "f8") for name in (
     "dt", "tx_power_dbm", "noise_dbm", "subcarriers_db", "bandwidth_hz", "idle_load", "load_per_ue",
     "token_payload_bits", "max_air_s", "filter_a", "measurement_noise_db", "a3_offset_db", "hysteresis_db",
@@ -91,10 +103,11 @@ PARAMS = np.dtype([(name, "f8") for name in (
     "walk_low", "walk_high", "context_low", "context_high", "context_end", "context_scale", "answer_median",
     "answer_sigma", "think_s", "prefill_a", "prefill_b", "decode_rate", "restore_bps", "kv_bits_16", "kv_bits_8",
     "kv_bits_4", "cycle_s", "speed_spread", "decode_slowdown", "capacity_bps", "capacity_spread", "hop_s",
-    "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db",
+    "think_shape", "prompt_median", "prompt_sigma", "chunk_tokens", "memory_bytes", "memory_spread", "variation",
+    "variation_period_s", "origin_x", "origin_y", "pitch_m", "sinr_low_db", "sinr_step_db",
     "q_out_db", "q_in_db", "t310_s", "reestablishment_s", "monitoring_load")]
-    + [("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"), ("policy_trigger", "i8"),
-       ("trace_starts", "i8")])
+    + [("chunked", "i8"), ("vehicles", "i8"), ("convoy", "i8"), ("scripts", "i8"), ("pool", "i8"),
+       ("policy_trigger", "i8"), ("trace_starts", "i8")])
 
 
 class State(NamedTuple):
@@ -108,6 +121,7 @@ class State(NamedTuple):
     a3_since_s: np.ndarray  # float64 [E, U, C], when the entering condition began to hold; inf: it does not
     flow: np.ndarray  # FLOW [E, U], of the last step
     event: np.ndarray  # EVENT [E, M], of the last step; world.events of them are valid, in order of time
+    answer: np.ndarray  # ANSWER [E, N], of the last step; world.answers of them are valid, in order of time
 
 
 class Tables(NamedTuple):
@@ -119,10 +133,11 @@ class Tables(NamedTuple):
     efficiency: np.ndarray  # float32 [N], bit/s/Hz over a uniform SINR grid
     quantiles: np.ndarray  # float32 [65536], of the standard normal (streams.normal_quantiles)
     tracks: np.ndarray  # float64 [U, T, 2], positions from a trace at every decision instant [m]; empty without one
+    trace: np.ndarray  # float64 [N, 2], gap before a request [s] and tokens of its answer; empty: generated sessions
 
 
-def allocate(envs: int, ues: int, cells: int, events_per_ue: int) -> State:
-    """An empty State for `envs` environments of `ues` UEs and `cells` cells, `events_per_ue` at most in one step."""
+def allocate(envs: int, ues: int, cells: int, events_per_ue: int, answers_per_ue: int) -> State:
+    """An empty State for `envs` environments of `ues` UEs and `cells` cells, so many events and answers in one step."""
     return State(
         ue=np.zeros((envs, ues), UE),
         cell=np.zeros((envs, cells), CELL),
@@ -132,4 +147,5 @@ def allocate(envs: int, ues: int, cells: int, events_per_ue: int) -> State:
         a3_since_s=np.full((envs, ues, cells), np.inf),
         flow=np.zeros((envs, ues), FLOW),
         event=np.zeros((envs, ues * events_per_ue), EVENT),
+        answer=np.zeros((envs, ues * answers_per_ue), ANSWER),
     )

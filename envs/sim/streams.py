@@ -15,6 +15,7 @@ MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
+_ATTEMPTS, _ACCEPT = 32, 1000  # of a Gamma draw: most tries; distance to the addresses of its other draws
 
 
 def keys(seed: int, episode: int = 0) -> np.ndarray:
@@ -74,3 +75,27 @@ def normals(key, who, count, quantiles, out):
             bits = _mix(_mix(base + _MIX_B * np.uint64(i + 1)))
         out[i] = quantiles[bits & np.uint64(0xFFFF)]
         bits >>= np.uint64(16)
+
+
+@nb.njit(cache=True)
+def gamma(key, who, what, count, shape):
+    """A Gamma(shape, 1) draw; shape 1 is exactly exponential.
+
+    Source: Marsaglia and Tsang, A simple method for generating gamma variables, ACM TOMS 26 (2000); below 1 the draw
+    for shape + 1 times a uniform to the power 1 / shape. Every attempt has addresses of its own; a draw needs 1.05
+    attempts on average, so that the last one practically never is taken unseen.
+    """
+    if shape == 1.0:
+        return -np.log(uniform(key, who, what, count))
+    d = (shape if shape > 1.0 else shape + 1.0) - 1.0 / 3.0
+    c = 1.0 / np.sqrt(9.0 * d)
+    v = 1.0
+    for attempt in range(_ATTEMPTS):
+        at = _ATTEMPTS * count + attempt
+        z = normal(key, who, what, at)
+        v = max(1e-12, 1.0 + c * z) ** 3
+        if v > 1e-30 and np.log(uniform(key, who, what + _ACCEPT, at)) < 0.5 * z * z + d - d * v + d * np.log(v):
+            break
+    if shape > 1.0:
+        return d * v
+    return d * v * uniform(key, who, what + 2 * _ACCEPT, count) ** (1.0 / shape)

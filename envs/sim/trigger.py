@@ -27,4 +27,4 @@ def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
             continue
         cell_change.reset_timers(u, a3_since_s)
         ue[u].fire_s, ue[u].fire_cell, ue[u].t310_s = np.inf, -1, np.inf
-        migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, flow)
+        migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, now_s, flow)

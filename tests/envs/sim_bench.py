@@ -32,9 +32,10 @@ CALM = dict(
     radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, interruption_s=RADIO_S, q_out_db=-1000.0,
                       reestablishment_s=REESTABLISHMENT_S),
     mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
-    sessions=SessionConfig(script_tokens=10**6, answer_tokens=(NEVER, 0.0)),
+    sessions=SessionConfig(script_tokens=10**6, prompt_tokens=(0.0, 0.0), think_shape=1.0,
+                           answer_tokens=(NEVER, 0.0)),
     serving=SERVING,
-    compute=ComputeConfig(speed_spread=1.0),
+    compute=ComputeConfig(speed_spread=1.0, kv_memory_bytes=1e15),
     backhaul=BackhaulConfig(capacity_bps=LINK_BPS, capacity_spread=1.0),
 )
 

@@ -98,10 +98,11 @@ class Ledger:
                 assert after["server"][u] in (after["radio"][u], after["previous"][u])
 
     def _context(self, events, after, flow) -> None:
-        """A context grows by the tokens that were produced; it falls back only when a session begins."""
+        """A context grows by the tokens that were produced or read; it falls back only when a session begins."""
         begun = np.isin(np.arange(UES), events["ue"][events["kind"] == OPENED])
         grown = after["context"] - self.before["context"]
-        assert grown[~begun] == pytest.approx(flow["tokens"][~begun], abs=1e-6)
+        opening = self.before["opening"] | begun
+        assert grown[~opening] == pytest.approx((flow["tokens"] + flow["prompt_tokens"])[~opening], abs=1e-6)
         assert (after["session"] - self.before["session"] == np.bincount(
             events["ue"][events["kind"] == OPENED], minlength=UES)).all()
         assert (flow["tokens"] <= SERVING.decode_tokens_per_s * STEP_S + 1e-9).all()

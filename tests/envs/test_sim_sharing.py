@@ -232,7 +232,7 @@ def test_rates_equal_the_linear_programs(seed):
     pool = seed % 5 == 0
     use = incidence(source, target, cells, pool)
     expected = fair_rates_by_linear_programs(use, np.r_[egress, ingress], weight)
-    assert rates(source, target, weight, egress, ingress, pool) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert rates(source, target, weight, egress, ingress, pool) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_rates_of_a_textbook_network():

@@ -1,0 +1,137 @@
+"""Random worlds with every option, under plans without any sense: what must hold always, holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvroam.envs.sim.params import (
+    BackhaulConfig,
+    ComputeConfig,
+    MobilityConfig,
+    RadioConfig,
+    ServingConfig,
+    SessionConfig,
+)
+from kvroam.envs.sim.simulator import Simulator
+from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
+
+from .test_sim_conservation import UES, arbitrary_plans
+
+STEPS, STEP_S = 70, 0.1
+SPEED = dict(prefill_s_per_token=5e-5, decode_tokens_per_s=200.0)
+
+WORLDS = st.fixed_dictionaries(dict(
+    seed=st.integers(0, 10**6), topology=st.sampled_from(["mesh", "pool"]),
+    capacity_bps=st.sampled_from([2e8, 2e9, 2e10]), variation=st.sampled_from([1.0, 4.0]),
+    prefill=st.sampled_from(["batch", "chunked"]), chunk_tokens=st.sampled_from([64, 512]),
+    cycle_s=st.sampled_from([0.003, 0.01, 0.25]),
+    places=st.sampled_from([2, 3, 100]), memory_spread=st.sampled_from([1.0, 1.4]),
+    prompt=st.sampled_from([(0.0, 0.0), (60.0, 0.8), (2000.0, 1.0)]), think_shape=st.sampled_from([0.35, 1.0]),
+    preset=st.sampled_from(["qwen2.5-7b", "qwen3-32b"])))
+
+
+def build(city, phy, world: dict) -> tuple[Simulator, float]:
+    """A restless world, and what one session reserves [byte]."""
+    serving = ServingConfig(world["preset"], **SPEED)
+    sessions = SessionConfig(context_tokens=(100, 300), script_tokens=340, think_s=0.2, prompt_tokens=world["prompt"],
+                             think_shape=world["think_shape"], answer_tokens=(60.0, 1.0))
+    each = serving.kv_bits_per_token(16) / 8 * 8.0 * 340
+    sim = Simulator(
+        city, phy, num_ues=UES, interval_s=STEP_S, serving=serving, sessions=sessions,
+        radio=RadioConfig(measurement_noise_db=4.0, time_to_trigger_s=0.05, a3_offset_db=0.0),
+        mobility=MobilityConfig(convoy=3),
+        compute=ComputeConfig(prefill=world["prefill"], chunk_tokens=world["chunk_tokens"], cycle_s=world["cycle_s"],
+                              memory_spread=world["memory_spread"],
+                              kv_memory_bytes=(world["places"] + 0.2) * each * world["memory_spread"]),
+        backhaul=BackhaulConfig(capacity_bps=world["capacity_bps"], topology=world["topology"],
+                                variation=world["variation"], variation_period_s=0.17))
+    sim.seed(0, world["seed"])
+    sim.reset()
+    return sim, each
+
+
+def check_step(sim: Simulator, each: float, before: np.ndarray, k: int) -> None:
+    """What holds for one step and between two states."""
+    state, p = sim.state, sim.params[0]
+    ue, cell, flow = state.ue[0], state.cell[0], state.flow[0]
+    events = state.event[0, :state.world["events"][0]]
+    answers = state.answer[0, :state.world["answers"][0]]
+    assert state.world["time_s"][0] == pytest.approx((k + 1) * STEP_S)
+    for times in (events["time_s"], answers["time_s"]):
+        assert (np.diff(times) >= 0.0).all()
+        assert ((times >= k * STEP_S - 1e-9) & (times <= (k + 1) * STEP_S + 1e-9)).all()
+    for name in flow.dtype.names:
+        assert (flow[name] >= 0).all() and np.isfinite(flow[name]).all(), name
+    assert (flow["interruption_s"] <= STEP_S + 1e-9).all()
+    assert (events["interruption_s"] >= 0.0).all() and (answers["ttft_s"] >= 1 / 200.0 - 1e-9).all()
+    assert (answers["tokens"] > 0.0).all() and (answers["duration_s"] >= answers["tokens"] / 200.0 - 1e-9).all()
+    # A link never carries more than its largest capacity, nor a server more GPU seconds than there are.
+    links = cell["egress_nominal_bps"] * float(p["variation"])
+    assert flow["bits_sent"].sum() <= (links[0] if p["pool"] else links.sum()) * STEP_S * (1 + 1e-9)
+    if p["chunked"]:
+        assert flow["gpu_s"].sum() + flow["prompt_gpu_s"].sum() <= len(cell) * STEP_S * (1 + 1e-9)
+        running = np.zeros(len(cell), int)
+        np.add.at(running, ue["target"][ue["job"] == RUNNING], 1)
+        np.add.at(running, ue["server"][ue["prompt"] == RUNNING], 1)
+        assert (running <= 1).all()
+    # Memory: residents and reservations.
+    held = np.bincount(ue["server"], minlength=len(cell))
+    moving = (ue["phase"] != IDLE) & (ue["target"] != ue["server"])
+    held += np.bincount(ue["target"][moving], minlength=len(cell))
+    assert (held * each <= cell["memory_bytes"]).all()
+    assert (ue["context"] <= ue["end"] + 1e-6).all()
+    # A session is in one place, and changes it by resuming there or by beginning anew.
+    assert ((ue["server"] >= 0) & (ue["server"] < len(cell))).all()
+    for u in range(UES):
+        server = before["server"][u]
+        for event in events[events["ue"] == u]:
+            if event["kind"] == OPENED:
+                server = None
+                continue
+            assert server in (None, event["source"])
+            server = event["target"]
+            assert event["medium"] != DETOUR or event["source"] == event["target"]
+        assert server in (None, ue["server"][u])
+    # Who waits for a prompt produces nothing; who has no cache sends nothing.
+    assert not (ue["streaming"] & (ue["prompt"] != NO_JOB)).any()
+    assert (ue["prompt"][ue["opening"]] != NO_JOB).all() and (ue["bits_left"][ue["opening"]] == 0.0).all()
+    assert (ue["prompt"][moving & (ue["phase"] == INTERRUPTED)] != RUNNING).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(world=WORLDS)
+def test_nothing_is_lost_overfull_or_in_two_places(city, phy, world):
+    sim, each = build(city, phy, world)
+    generator = np.random.default_rng(world["seed"])
+    flow = np.zeros((STEPS, UES), sim.state.flow.dtype)
+    completed, reported = np.zeros(UES), np.zeros(UES)
+    for k in range(STEPS):
+        before = sim.state.ue[0].copy()
+        plans = arbitrary_plans(generator, sim)
+        plans["hold"] = generator.choice([0.0, 0.0, 0.05, 0.4], plans.shape)
+        sim.advance(plans)
+        check_step(sim, each, before, k)
+        flow[k] = sim.state.flow[0]
+        events = sim.state.event[0, :sim.state.world["events"][0]]
+        begun = np.isin(np.arange(UES), events["ue"][events["kind"] == OPENED]) | before["opening"]
+        grown = sim.state.ue[0]["context"] - before["context"]
+        assert grown[~begun] == pytest.approx((flow[k]["tokens"] + flow[k]["prompt_tokens"])[~begun], abs=1e-6)
+        for e in events[events["kind"] == RESUMED]:
+            reported[e["ue"]] += e["interruption_s"]
+            if e["medium"] != DETOUR:
+                per_token = sim.serving.kv_bits_per_token(int(e["bits"]))
+                later = e["context"] - e["snapshot"]
+                completed[e["ue"]] += ((e["snapshot"] - e["prefix"]) * e["keep"] + later) * per_token
+    ue = sim.state.ue[0]
+    assert flow["bits_sent"].sum(0) == pytest.approx(completed + flow["wasted_bits"].sum(0) + ue["bits_sent"], rel=1e-9)
+    now_interrupted = np.where(ue["phase"] == INTERRUPTED, STEPS * STEP_S - ue["handover_s"], 0.0)
+    assert flow["interruption_s"].sum(0) == pytest.approx(reported + now_interrupted, rel=1e-9, abs=1e-9)
+    assert (flow["wasted_gpu_s"].sum(0) <= flow["gpu_s"].sum(0) + 1e-9).all()
+    assert flow["handovers"].sum() > 0 and flow["tokens"].sum() > 0
+    assert (flow["prompt_tokens"].sum() > 0) == (world["prompt"][0] > 0)
+    if world["places"] == 100:
+        assert flow["refused"].sum() == 0
+    assert not (ue["job"][ue["phase"] == IDLE] == WAITING).any()
