@@ -42,7 +42,12 @@ EXAMS = {
     "recall_1024_16": Recall(1024, 16),
     "recall_1024_48": Recall(1024, 48),
 }
-BLOCKS = {"block_64_in_128": (64, 128), "block_64_in_512": (64, 512), "block_256_in_512": (256, 512)}
+BLOCKS = {
+    "block_64_in_128": (64, 128),
+    "block_64_in_512": (64, 512),
+    "block_256_in_512": (256, 512),
+    "block_512_in_1024": (512, 1024),
+}
 
 
 def recall(

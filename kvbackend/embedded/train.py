@@ -69,10 +69,11 @@ def examine(model: LlamaForCausalLM, course: Course, phase: str, seed: int) -> d
     if phase != "A":
         held = np.concatenate([np.asarray(ids, np.int64) for ids in course.held])
         names = ["recall_128_4"] + (["recall_512_8", "recall_512_12_free"] if phase != "B" else [])
-        names += ["recall_1024_16"] if phase in "EF" else []
+        names += ["recall_1024_16"] if phase in "EFG" else []
         for name in names:
             result[name] = recall(model, course.book, held, EXAMS[name], 128, seed)
-        result["block_64_in_128"] = induction(model, *BLOCKS["block_64_in_128"], 32, seed)
+        for name in BLOCKS if phase in "FG" else ["block_64_in_128"]:
+            result[name] = induction(model, *BLOCKS[name], 32, seed)
         result["bits_per_byte"] = bits_per_byte(model, course.held, course.held_bytes, 32)
     model.train()
     return result
@@ -221,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="end the last phase after this many minutes in all")
-    parser.add_argument("--last", choices=[phase.name for phase in PHASES], default="F", help="last phase to run")
+    parser.add_argument("--last", choices=[phase.name for phase in PHASES], default=PHASES[-1].name, help="last phase to run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue after the last finished phase in --out")
     args = parser.parse_args(argv)
