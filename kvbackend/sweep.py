@@ -91,7 +91,8 @@ def sweep(
         for (scorer, chosen), row in product(zip(scorers, settings, strict=True), plans):
             for precision, plan in zip(precisions, row, strict=True):
                 backend.settings = chosen
-                sizes, _, drift = hand_over(backend, references, context, horizon, plan)
+                count = len(references)
+                sizes, _, drift = hand_over(backend, references, [context] * count, horizon, [plan] * count)
                 yield _point(scorer, plan.keep, precision, sizes, drift)
     finally:
         backend.settings = before
@@ -119,15 +120,19 @@ def ranking(
 
 
 def hand_over(
-    backend: "KVBackend", references: Sequence["Reference"], context: int, horizon: int, plan: TransferPlan
+    backend: "KVBackend",
+    references: Sequence["Reference"],
+    contexts: Sequence[int],
+    horizon: int,
+    plans: Sequence[TransferPlan],
 ) -> tuple[np.ndarray, np.ndarray, "Drift"]:
-    """Hand one session per script over at token `context`.
+    """Hand one session per script over, each after its own context and by its own plan.
 
     Returns:
         Payload bytes [n], tokens sent [n], and the drift over the next `horizon` tokens.
     """
-    sessions = [backend.open(reference, context) for reference in references]
-    moves = backend.migrate(sessions, [plan] * len(sessions))
+    sessions = [backend.open(*item) for item in zip(references, contexts, strict=True)]
+    moves = backend.migrate(sessions, plans)
     drift = backend.measure(sessions, horizon)
     for session in sessions:
         backend.close(session)

@@ -31,7 +31,8 @@ class Interval:
 
     def entry(self) -> dict[str, float]:
         """The fields, rounded, for a JSON file."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4), "count": self.count}
+        ends = {"low": round(self.low, 4), "high": round(self.high, 4)}
+        return {"value": round(self.value, 4), **ends, "count": self.count}
 
     def columns(self, name: str) -> dict[str, float]:
         """Estimate and ends, rounded, as columns `name`, `name_low` and `name_high` of a table."""

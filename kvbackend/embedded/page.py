@@ -54,9 +54,8 @@ def page(reports: list[dict[str, Any]]) -> str:
     parts = [_HEAD.format(parameters=reports[0]["quality"]["parameters"])]
     parts += ["## Gates", _table(["line", "limit", *(f"seed {seed}" for seed in seeds)], _gate_rows(reports))]
     parts.append(
-        f"Seed {shipped} is shipped. {_verdict(reports)} A rise is the distance by which the lower end of a pruned cache's "
-        "recall exceeds the recall of the whole cache, the largest of all situations and kept fractions; it passes at or "
-        "below 0."
+        f"Seed {shipped} is shipped. {_verdict(reports)} The last line is how far the lower end of a pruned cache's "
+        "recall lies above the recall of the whole cache, the largest of all situations and kept fractions."
     )
     rows = [[label, *(_entry(report["quality"][name]) for report in reports)] for name, label in _EXAMS.items()]
     parts += ["## Recall by length", _table(["exam", *(f"seed {seed}" for seed in seeds)], rows)]

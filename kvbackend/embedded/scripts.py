@@ -37,7 +37,7 @@ class Script:
         tokens: int32 [S], token ids of the embedded model.
         answer: int8 [S], 0 = not an answer token, 1 = answer about a hot fact, 2 = about a cold fact.
         query: int16 [S], number of the query that an answer token belongs to, -1 elsewhere.
-        fact: int16 [S], number of the fact whose `=` and value are stated here or whose value is answered, -1 elsewhere.
+        fact: int16 [S], number of the fact whose `=` and value are stated or whose value is answered, -1 elsewhere.
     """
 
     tokens: np.ndarray

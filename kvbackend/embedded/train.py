@@ -222,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="end the last phase after this many minutes in all")
-    parser.add_argument("--last", choices=[phase.name for phase in PHASES], default=PHASES[-1].name, help="last phase to run")
+    names = [phase.name for phase in PHASES]
+    parser.add_argument("--last", choices=names, default=names[-1], help="last phase to run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue after the last finished phase in --out")
     args = parser.parse_args(argv)
