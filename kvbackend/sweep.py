@@ -136,7 +136,7 @@ def hand_over(
     drift = backend.measure(sessions, horizon)
     for session in sessions:
         backend.close(session)
-    return *(np.array([getattr(m, name) for m in moves]) for name in ("payload_bytes", "sent_tokens")), drift
+    return np.array([move.payload_bytes for move in moves]), np.array([move.sent_tokens for move in moves]), drift
 
 
 def _point(scorer: str, keep: float, precision: str, sizes: np.ndarray, drift: "Drift") -> Point:
