@@ -125,15 +125,15 @@ _FINDINGS = """\
 - **A window that sees only text forgets worse than chance.** Adverse, keep 0.25: window {a_window:.2f} of the hot
   questions, chance {a_random:.2f}, the plain attention sum {a_sum:.2f}, recency {a_streaming:.2f}; at keep 0.1 recency
   has {a_short:.2f}, since its budget no longer reaches back that far.
-- **Lists per head help at small budgets where attention points at the facts.** Pending, keep 0.1: {p_head:.2f} of the
-  hot questions against {p_one:.2f} with one list.
+- **Lists per head help where attention points at the facts, and hurt where it does not.** Pending, keep 0.1: {p_head:.2f}
+  of the hot questions against {p_one:.2f} with one list; adverse, keep 0.75: {a_head:.2f} against {a_one:.2f}.
 - **No scorer wins everywhere**: the window is the best of them for hot facts in pending sessions and among the worst in
   adverse ones.
 - **Quantise first, prune second.** At the bytes of int4, pending, the whole cache at int4 answers {q_int4[cold]:.2f} of
-  the cold questions (KL {q_int4[kl]:.3f}), what fits at 16 bits {q_fp16[cold]:.2f} (KL {q_fp16[kl]:.2f}). Below the
-  bytes of int2, fewer bits and more tokens go on winning for the window: at a half of them int2 answers
-  {h_int2[cold]:.2f} of the cold questions, fp16 {h_fp16[cold]:.2f}. The oracle does better with int4 than with int2
-  there (KL {o_int4[kl]:.2f} and {o_int2[kl]:.2f}): who knows the facts needs few tokens and can afford exact ones."""
+  the cold questions (KL {q_int4[kl]:.3f}), what fits at 16 bits {q_fp16[cold]:.2f} (KL {q_fp16[kl]:.2f}). At half
+  the bytes of int2 the window answers {h_int2[cold]:.2f} of the cold questions at int2, {h_int4[cold]:.2f} at int4 and
+  {h_fp16[cold]:.2f} at fp16, but {h_int2[hot]:.2f}, {h_int4[hot]:.2f} and {h_fp16[hot]:.2f} of the hot ones: from there on
+  int4 is the better half of the bargain. So it is for the oracle (KL {o_int4[kl]:.2f} at int4, {o_int2[kl]:.2f} at int2)."""
 
 
 def _findings(rows: Sequence[Row]) -> str:
@@ -164,9 +164,12 @@ def _findings(rows: Sequence[Row]) -> str:
         a_short=hot("adverse", "streaming", 0.1),
         p_head=hot("pending", "window@head", 0.1),
         p_one=hot("pending", "window", 0.1),
+        a_head=hot("adverse", "window@head", 0.75),
+        a_one=hot("adverse", "window", 0.75),
         q_int4=equal(rows, "pending", "int4", "window", "int4"),
         q_fp16=equal(rows, "pending", "int4", "window", "fp16"),
         h_int2=equal(rows, "pending", "int2/2", "window", "int2"),
+        h_int4=equal(rows, "pending", "int2/2", "window", "int4"),
         h_fp16=equal(rows, "pending", "int2/2", "window", "fp16"),
         o_int4=equal(rows, "pending", "int2/2", "oracle", "int4"),
         o_int2=equal(rows, "pending", "int2/2", "oracle", "int2"),

@@ -92,3 +92,18 @@ def test_the_command_renews_page_and_manifest_of_reports_made_earlier(tmp_path, 
         read_reports(folder)
     assert report_module.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_readme_quotes_the_shipped_report():
+    quality = read_reports(ASSETS)[0]["quality"]
+    percent = {name: f"{100 * found['value']:.1f}" for name, found in quality.items() if isinstance(found, dict)}
+    blocks = sorted((text for name, text in percent.items() if name.startswith("block")), key=float)
+    text = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+    for part in (
+        f"{percent['recall_512_8']} % of whole values right at 512 tokens with 8 facts",
+        f"{percent['recall_1024_16']} % at 1024 tokens with 16",
+        f"{blocks[0]} to {blocks[-1]} % of repeated random blocks copied",
+        f"{quality['bits_per_byte']['value']:.2f} bits per byte",
+    ):
+        assert part in text
+    assert all(row["passed"] for report in read_reports(ASSETS) for row in report["gates"])
