@@ -134,9 +134,9 @@ _FINDINGS = """\
 - **Quantise first, prune second.** At the bytes of int4, pending, the whole cache at int4 answers {q_int4[cold]:.2f} of
   the cold questions (KL {q_int4[kl]:.3f}), what fits at 16 bits {q_fp16[cold]:.2f} (KL {q_fp16[kl]:.2f}). At half
   the bytes of int2 the window answers {h_int2[cold]:.2f} of the cold questions at int2, {h_int4[cold]:.2f} at int4 and
-  {h_fp16[cold]:.2f} at fp16, but {h_int2[hot]:.2f}, {h_int4[hot]:.2f} and {h_fp16[hot]:.2f} of the hot ones: below int2's
-  bytes int4 is the better choice for hot facts. It is for the oracle too (KL {o_int4[kl]:.2f} at int4, {o_int2[kl]:.2f}
-  at int2)."""
+  {h_fp16[cold]:.2f} at fp16, but {h_int2[hot]:.2f}, {h_int4[hot]:.2f} and {h_fp16[hot]:.2f} of the hot ones: with so
+  few bytes int4 is the better choice for hot facts. It is for the oracle too (KL {o_int4[kl]:.2f} at int4,
+  {o_int2[kl]:.2f} at int2)."""
 
 
 def _findings(rows: Sequence[Row]) -> str:
