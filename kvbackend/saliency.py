@@ -193,13 +193,15 @@ def scorer(name: Any, llm: LanguageModel) -> Callable[[View], np.ndarray]:
     """The scorer of this name, or the one that asks a kvpress-like object.
 
     Args:
-        name: a key of `SCORERS`, or an object with kvpress' `score` method.
+        name: a key of `SCORERS`, an object with kvpress' `score` method, or one with `rank(view)`, as `FactOracle`.
         llm: the model that a press looks into.
 
     Raises:
         ConfigError: there is none.
     """
     if not isinstance(name, str):
+        if callable(getattr(name, "rank", None)):
+            return name.rank
         from .presses import PressScorer
 
         return PressScorer(name, llm)

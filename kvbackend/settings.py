@@ -32,7 +32,7 @@ class KVSettings:
         if isinstance(self.scorer, str):
             if self.scorer not in SCORER_NAMES:
                 raise ConfigError(f"scorer {self.scorer!r} does not exist; use one of {', '.join(SCORER_NAMES)}")
-        elif not callable(getattr(self.scorer, "score", None)):
+        elif not any(callable(getattr(self.scorer, name, None)) for name in ("score", "rank")):
             raise ConfigError(
                 f"scorer of type {type(self.scorer).__name__} has no method score(module, hidden_states, keys, values, "
                 f"attentions, kwargs); give a kvpress press or one of {', '.join(SCORER_NAMES)}"

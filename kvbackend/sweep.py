@@ -18,11 +18,16 @@ import numpy as np
 
 from ..errors import ConfigError, run_command
 from ..files import write_whole
-from .settings import SCORER_NAMES, TransferPlan
+from .settings import SCORER_NAMES, KVSettings, TransferPlan
 
 if TYPE_CHECKING:
     from .backend import KVBackend
+    from .drift import Drift
     from .reference import Reference
+
+# A sweep's own scorers: the upper bound, and the suffix that lets each layer and KV head keep a list of its own.
+ORACLE = "oracle"
+PER_HEAD = "@head"
 
 PRECISIONS = {
     "fp32": TransferPlan(bits=32),
@@ -59,55 +64,90 @@ def sweep(
     scorers: Sequence[str] = ("window",),
     keeps: Sequence[float] = (1.0, 0.5, 0.25),
     precisions: Sequence[str] = ("fp16",),
+    scripts: Sequence[object] = (),
 ) -> Iterator[Point]:
     """Hand sessions over at token `context`, let each read `horizon` tokens, and yield one point per combination.
 
     Args:
         references: scripts, each of at least context + 1 tokens.
         horizon: tokens that are judged, or what is left of the script.
+        scorers: names of scorers, also `oracle`; `@head` behind one lets each layer and KV head choose.
+        scripts: what the references were made from, for `oracle`.
 
     Raises:
-        ConfigError: an unknown scorer or precision, a fraction outside (0, 1], or too short a script.
+        ConfigError: an unknown scorer or precision, a fraction outside (0, 1], too short a script, or an oracle
+            without scripts that tell where their facts stand.
     """
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown:
         raise ConfigError(f"precision {unknown[0]!r} does not exist; use one of {', '.join(PRECISIONS)}")
-    settings = [replace(backend.settings, scorer=scorer) for scorer in scorers]
+    settings = [ranking(backend.settings, scorer, references, scripts) for scorer in scorers]
     plans = [[replace(PRECISIONS[precision], keep=keep) for precision in precisions] for keep in keeps]
     shortest = min(map(len, references), default=0)
     if shortest <= context:
         raise ConfigError(f"context = {context} leaves nothing to read of a script of {shortest} tokens; lower it")
     before = backend.settings
     try:
-        for chosen, row in product(settings, plans):
+        for (scorer, chosen), row in product(zip(scorers, settings, strict=True), plans):
             for precision, plan in zip(precisions, row, strict=True):
                 backend.settings = chosen
-                yield _point(backend, references, context, horizon, precision, plan)
+                count = len(references)
+                sizes, _, drift = hand_over(backend, references, [context] * count, horizon, [plan] * count)
+                yield _point(scorer, plan.keep, precision, sizes, drift)
     finally:
         backend.settings = before
 
 
-def _point(
+def ranking(
+    base: KVSettings, name: str, references: Sequence["Reference"], scripts: Sequence[object]
+) -> KVSettings:
+    """Settings that rank as a scorer's name in a sweep says.
+
+    Args:
+        name: one of SCORER_NAMES or ORACLE, with PER_HEAD behind it or not.
+        references, scripts: what the oracle is told, in the same order.
+
+    Raises:
+        ConfigError: an unknown name, or an oracle without scripts that tell where their facts stand.
+    """
+    plain = name.removesuffix(PER_HEAD)
+    scorer: object = plain
+    if plain == ORACLE:
+        from .oracle import FactOracle
+
+        scorer = FactOracle(references, scripts or [None] * len(references))
+    return replace(base, scorer=scorer, scope="head" if name.endswith(PER_HEAD) else base.scope)
+
+
+def hand_over(
     backend: "KVBackend",
     references: Sequence["Reference"],
-    context: int,
+    contexts: Sequence[int],
     horizon: int,
-    precision: str,
-    plan: TransferPlan,
-) -> Point:
-    sessions = [backend.open(reference, context) for reference in references]
-    moves = backend.migrate(sessions, [plan] * len(sessions))
+    plans: Sequence[TransferPlan],
+) -> tuple[np.ndarray, np.ndarray, "Drift"]:
+    """Hand one session per script over, each after its own context and by its own plan.
+
+    Returns:
+        Payload bytes [n], tokens sent [n], and the drift over the next `horizon` tokens.
+    """
+    sessions = [backend.open(*item) for item in zip(references, contexts, strict=True)]
+    moves = backend.migrate(sessions, plans)
     drift = backend.measure(sessions, horizon)
     for session in sessions:
         backend.close(session)
+    return np.array([move.payload_bytes for move in moves]), np.array([move.sent_tokens for move in moves]), drift
+
+
+def _point(scorer: str, keep: float, precision: str, sizes: np.ndarray, drift: "Drift") -> Point:
     tokens = drift.tokens.sum()
     hot, cold = drift.hot_total.sum(), drift.cold_total.sum()
     hits = drift.hot_hits.sum(), drift.cold_hits.sum()
     return Point(
-        scorer=backend.settings.scorer,
-        keep=plan.keep,
+        scorer=scorer,
+        keep=keep,
         precision=precision,
-        bytes=float(np.mean([move.payload_bytes for move in moves])),
+        bytes=float(sizes.mean()),
         kl=float(drift.kl.sum() / tokens),
         js=float(drift.js.sum() / tokens),
         top1=float(drift.matches.sum() / tokens),
@@ -171,7 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="embedded", help="embedded, or a Hugging Face name or folder")
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to read; sessions with questions by default")
-    parser.add_argument("--scorers", nargs="+", metavar="NAME", help=f"among {', '.join(SCORER_NAMES)}",
+    parser.add_argument("--scorers", nargs="+", metavar="NAME",
+                        help=f"among {', '.join((*SCORER_NAMES, ORACLE))}; {PER_HEAD} behind one: a list per head",
                         default=["window", "attention-sum", "key-norm", "streaming", "random"])  # fmt: skip
     parser.add_argument("--keeps", nargs="+", type=float, metavar="FRACTION", help="of the tokens that are sent",
                         default=[1.0, 0.75, 0.5, 0.25, 0.1, 0.05])  # fmt: skip
@@ -197,8 +238,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed} is negative; give 0 or more")
     for scorer in args.scorers:
-        if scorer not in SCORER_NAMES:
-            raise ConfigError(f"scorer {scorer!r} does not exist; use some of {', '.join(SCORER_NAMES)}")
+        if scorer.removesuffix(PER_HEAD) not in (*SCORER_NAMES, ORACLE):
+            raise ConfigError(f"scorer {scorer!r} does not exist; use some of {', '.join((*SCORER_NAMES, ORACLE))}")
     for precision in args.precisions:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision {precision!r} does not exist; use some of {', '.join(PRECISIONS)}")
@@ -226,8 +267,9 @@ def command(arguments: list[str] | None = None) -> None:
             f"--context {args.context} and --horizon {args.horizon} exceed the model's {backend.max_tokens} tokens; "
             "lower one"
         )
-    references = backend.references(_scripts(backend, args))
-    runs = sweep(backend, references, args.context, args.horizon, args.scorers, args.keeps, args.precisions)
+    scripts = _scripts(backend, args)
+    references = backend.references(scripts)
+    runs = sweep(backend, references, args.context, args.horizon, args.scorers, args.keeps, args.precisions, scripts)
     total = len(args.scorers) * len(args.keeps) * len(args.precisions)
     points = list(tqdm(runs, total=total, unit="plan", disable=args.quiet, dynamic_ncols=True, leave=False))
     table, picture = (Path(args.out) / name for name in ("sweep.csv", "sweep.png"))

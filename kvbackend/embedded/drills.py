@@ -48,6 +48,12 @@ def block_row(rng: np.random.Generator, length: int) -> Row:
     return periodic(rng, length, period, alphabet)
 
 
+def half_row(rng: np.random.Generator, length: int) -> Row:
+    """A block of a quarter to half of the row, so that most copies are the only one; mostly of all ordinary tokens."""
+    alphabet = int(rng.choice([128, 512, ORDINARY], p=[0.1, 0.15, 0.75]))
+    return periodic(rng, length, int(rng.integers(length // 4, length // 2 + 1)), alphabet)
+
+
 def table_row(rng: np.random.Generator, length: int) -> Row:
     """`K V K V ...` with single tokens: 3 to 12 pairs, then random re-reads, whose values are to be predicted."""
     pairs = int(rng.integers(3, 13))

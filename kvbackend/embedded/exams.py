@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .drills import periodic, table_row
+from .intervals import Interval, mean, share
 from .keys import KeyBook
 from .lessons import exam_row
 
@@ -42,12 +43,17 @@ EXAMS = {
     "recall_1024_16": Recall(1024, 16),
     "recall_1024_48": Recall(1024, 48),
 }
-BLOCKS = {"block_64_in_128": (64, 128), "block_64_in_512": (64, 512), "block_256_in_512": (256, 512)}
+BLOCKS = {
+    "block_64_in_128": (64, 128),
+    "block_64_in_512": (64, 512),
+    "block_256_in_512": (256, 512),
+    "block_512_in_1024": (512, 1024),
+}
 
 
 def recall(
     model: LlamaForCausalLM, book: KeyBook, stream: np.ndarray, exam: Recall, questions: int, seed: int
-) -> float:
+) -> Interval:
     """Share of answers whose whole value the model gets right.
 
     Args:
@@ -59,7 +65,7 @@ def recall(
         seed: Seed of facts, values, text and order.
 
     Returns:
-        Exact-match share in 0..1, over keys that training never used.
+        Exact-match share in 0..1, over keys that training never used, with its interval over rows.
     """
     rng = np.random.default_rng([seed, exam.length, exam.facts, int(4 * exam.free + 2 * exam.shared)])
     rows, spots = [], []
@@ -69,12 +75,11 @@ def recall(
         rows.append(row)
         spots.append(spot)
     guesses = greedy(model, np.stack(rows))
-    right = [
-        guesses[i, s - 1] == rows[i][s] and guesses[i, s] == rows[i][s + 1]
+    hits = [
+        sum(guesses[i, s - 1] == rows[i][s] and guesses[i, s] == rows[i][s + 1] for s in spot)
         for i, spot in enumerate(spots)
-        for s in spot
     ]
-    return float(np.mean(right))
+    return share(hits, [len(spot) for spot in spots])
 
 
 def greedy(model: LlamaForCausalLM, tokens: np.ndarray, batch: int = 16) -> np.ndarray:
@@ -98,7 +103,7 @@ def greedy(model: LlamaForCausalLM, tokens: np.ndarray, batch: int = 16) -> np.n
     return np.concatenate(found)
 
 
-def induction(model: LlamaForCausalLM, block: int, length: int, rows: int, seed: int) -> float:
+def induction(model: LlamaForCausalLM, block: int, length: int, rows: int, seed: int) -> Interval:
     """Top-1 share on the copies of a random block that repeats to the end of the row.
 
     Args:
@@ -109,12 +114,13 @@ def induction(model: LlamaForCausalLM, block: int, length: int, rows: int, seed:
         seed: Seed.
 
     Returns:
-        Share in 0..1; the first token of the second copy is not counted.
+        Share in 0..1 with its interval over rows; the first token of the second copy is not counted.
     """
     rng = np.random.default_rng([seed, block, length])
     tokens = np.stack([periodic(rng, length - 1, block)[0] for _ in range(rows)])
     guesses = greedy(model, tokens)
-    return float((guesses[:, block:-1] == tokens[:, block + 1 :]).mean())
+    hit = guesses[:, block:-1] == tokens[:, block + 1 :]
+    return share(hit.sum(1), np.full(rows, hit.shape[1]))
 
 
 def tables(model: LlamaForCausalLM, rows: int, seed: int, length: int = 64) -> float:
@@ -129,7 +135,7 @@ def tables(model: LlamaForCausalLM, rows: int, seed: int, length: int = 64) -> f
 
 def bits_per_byte(
     model: LlamaForCausalLM, streams: list[list[int]], texts_bytes: list[int], windows: int, length: int = 512
-) -> float:
+) -> Interval:
     """Mean bits per byte of text, in windows of `length` tokens.
 
     Args:
@@ -140,20 +146,19 @@ def bits_per_byte(
         length: Tokens per window; the first one of each is not scored.
 
     Returns:
-        Bits per byte, with the texts' mean bytes per token.
+        Bits per byte, with the texts' mean bytes per token, and the bootstrap interval over windows.
     """
     import torch
 
     pieces = [ids[i : i + length] for ids in streams for i in range(0, len(ids) - length + 1, length)]
     chosen = [pieces[int(i)] for i in np.unique(np.linspace(0, len(pieces) - 1, windows).astype(int))]
     tokens = torch.tensor(chosen)
-    total, count = 0.0, 0
+    losses = []
     with torch.inference_mode():
         for start in range(0, len(tokens), 8):
             ids = tokens[start : start + 8]
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-            total += float(loss)
-            count += ids[:, 1:].numel()
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            losses.append(loss.view(len(ids), -1).double().mean(1).numpy())
     bytes_per_token = sum(texts_bytes) / sum(len(ids) for ids in streams)
-    return total / count / math.log(2) / bytes_per_token
+    return mean(np.concatenate(losses) / math.log(2) / bytes_per_token)

@@ -1,4 +1,4 @@
-"""The curriculum: copying first, then strings, length, text, long sessions, and a last slow polish.
+"""The curriculum: copying first, then strings, length, text, long sessions, a slow polish, and copying once more.
 
 The order is what makes recall form within minutes: large batches of short random rows until copying appears, a
 high rope_theta from the start, and loss only where the answer is in the context or the text is worth learning.
@@ -6,11 +6,12 @@ high rope_theta from the start, and loss only where the answer is in the context
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .drills import ORDINARY, Row, block_row, generic_row, periodic, table_row
+from .drills import ORDINARY, Row, block_row, generic_row, half_row, periodic, table_row
 from .keys import KeyBook
 from .lessons import SessionMix, session_row, text_row
 
@@ -27,6 +28,7 @@ class Phase:
         steps: Optimiser steps.
         sessions: How sessions are composed.
         warmup: Steps of linear warm-up.
+        blocks: Draws the block rows.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Phase:
     steps: int
     sessions: SessionMix = field(default_factory=SessionMix)
     warmup: int = 40
+    blocks: Callable[[np.random.Generator, int], Row] = block_row
 
 
 PHASES = (
@@ -51,6 +54,16 @@ PHASES = (
         (1.4e-3, 1e-5),
         3000,
         SessionMix((6, 32), answer_weight=3.0, free=0.4, shared=0.5),
+    ),
+    # Blocks that are copied once, at the lengths where F leaves them: a short row, and half of the longest one.
+    Phase(
+        "G",
+        ((32, 128), (6, 1024), (12, 512), (6, 1024)),
+        (6, 1, 3, 2),
+        (8e-4, 1e-5),
+        900,
+        SessionMix((6, 32), answer_weight=3.0, free=0.4, shared=0.5),
+        blocks=half_row,
     ),
 )
 
@@ -88,7 +101,7 @@ def _first_drill(rng: np.random.Generator, length: int, block: bool) -> Row:
 
 def _row(kind: int, phase: Phase, rng: np.random.Generator, book: KeyBook, stream: np.ndarray, length: int) -> Row:
     if kind == 0:
-        return block_row(rng, length)
+        return phase.blocks(rng, length)
     if kind == 1:
         return generic_row(rng, length)
     if kind == 2:

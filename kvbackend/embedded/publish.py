@@ -51,6 +51,7 @@ def publish(run: Path, folder: Path) -> None:
             "seed": log["seed"],
             "command": log.get("command", f"python -m kvroam.kvbackend.embedded.train --seed {log['seed']}"),
             "last_phase": done[-1],
+            **({"note": log["note"]} if "note" in log else {}),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         },
     )

@@ -1,7 +1,8 @@
-"""Measure the shipped model: `python -m kvroam.kvbackend.embedded.report` writes `report.json`.
+"""Measure the shipped model: `python -m kvroam.kvbackend.embedded.report --page docs/embedded.md`.
 
-Recall, copying, bits per byte, what the whole cache answers on session scripts, and how the drift grows as less
-of the cache is kept. Every number states how many questions, tokens or contexts it rests on.
+Writes `report.json`: recall, copying, bits per byte, what the whole cache answers on session scripts, how the drift
+grows as less of the cache is kept, and which gates that passes. Every number has a 95 % interval and says how many
+questions, tokens or windows it rests on. The page shows the reports of all seeds that lie in the folder.
 """
 
 from __future__ import annotations
@@ -9,26 +10,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ...errors import KvroamError
+from ...files import write_whole
 from .corpus import fingerprint, read_corpus
 from .exams import BLOCKS, EXAMS, bits_per_byte, greedy, induction, recall
+from .gates import judge
+from .intervals import drift_columns, share
 from .keys import KeyBook
 from .lessons import key_words
 from .manifest import ASSETS, read_manifest, write_manifest
 from .model import MAX_TOKENS, load_model
+from .page import gate_line, page, read_reports
 from .scripts import COLD, HOT, SITUATIONS, Script, script_bank
 from .tokenizer import encode_texts
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1)
+KEEPS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05)
 POSITIONS = (256, 448, 640)
 HORIZON = 192
 
@@ -49,17 +54,17 @@ def quality(folder: Path, questions: int, seed: int) -> dict[str, Any]:
     book = KeyBook.from_tokenizer(tokenizer, key_words(train))
     result: dict[str, Any] = {"questions_per_exam": questions, "seed": seed, "corpus_sha256": fingerprint(train)}
     for name, exam in EXAMS.items():
-        result[name] = round(recall(model, book, stream, exam, questions, seed), 4)
-    for name, (block, length) in {**BLOCKS, "block_512_in_1024": (512, 1024)}.items():
-        result[name] = round(induction(model, block, length, 64, seed), 4)
+        result[name] = recall(model, book, stream, exam, questions, seed).entry()
+    for name, (block, length) in BLOCKS.items():
+        result[name] = induction(model, block, length, 64, seed).entry()
     sizes = [len(text) for text in held]
-    result["bits_per_byte"] = round(bits_per_byte(model, streams, sizes, 10**6), 4)
+    result["bits_per_byte"] = bits_per_byte(model, streams, sizes, 10**6).entry()
     result["held_out_bytes"] = sum(sizes)
     result["parameters"] = sum(p.numel() for p in model.parameters())
     return result
 
 
-def script_recall(model: LlamaForCausalLM, bank: list[Script]) -> dict[str, float]:
+def script_recall(model: LlamaForCausalLM, bank: list[Script]) -> dict[str, Any]:
     """What the whole cache answers right on scripts, hot and cold facts apart.
 
     Args:
@@ -67,22 +72,21 @@ def script_recall(model: LlamaForCausalLM, bank: list[Script]) -> dict[str, floa
         bank: Scripts of equal length.
 
     Returns:
-        Exact-match shares "hot", "cold" and "all", and "queries", the mean number of them per script.
+        Exact-match shares "hot" and "cold" with intervals over scripts.
     """
     tokens = np.stack([script.tokens for script in bank]).astype(np.int64)
     guesses = greedy(model, tokens)
-    hits: dict[int, list[bool]] = {HOT: [], COLD: []}
+    hits, totals = np.zeros((2, len(bank)), int), np.zeros((2, len(bank)), int)
     for i, script in enumerate(bank):
         for name in range(int(script.query.max()) + 1):
             at = np.flatnonzero(script.query == name)
-            hits[int(script.answer[at[0]])].append(bool((guesses[i, at - 1] == tokens[i, at]).all()))
-    both = hits[HOT] + hits[COLD]
-    shares = {"hot": hits[HOT], "cold": hits[COLD], "all": both}
-    result = {name: round(float(np.mean(found)), 4) for name, found in shares.items() if found}
-    return {**result, "queries": round(len(both) / len(bank), 2)}
+            kind = (HOT, COLD).index(int(script.answer[at[0]]))
+            hits[kind, i] += bool((guesses[i, at - 1] == tokens[i, at]).all())
+            totals[kind, i] += 1
+    return {name: share(hits[kind], totals[kind]).entry() for kind, name in enumerate(("hot", "cold"))}
 
 
-def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[dict[str, float]]:
+def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[dict[str, Any]]:
     """Drift and recall after one handover, for each keep ratio, with guarded and pooled last-window saliency.
 
     Args:
@@ -92,7 +96,8 @@ def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[d
         seed: Seed of the scripts.
 
     Returns:
-        One row per keep ratio: KL [nats per token], top-1 agreement, hot and cold recall over HORIZON tokens.
+        One row per keep ratio: KL [nats per token], top-1 agreement, hot and cold recall over HORIZON tokens, with
+        intervals over scripts.
     """
     from .. import KVBackend, TransferPlan
 
@@ -104,15 +109,8 @@ def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[d
         sessions = [backend.open(reference, at) for reference in references for at in POSITIONS]
         sent = backend.migrate(sessions, [TransferPlan(keep=keep)] * len(sessions))
         drift = backend.measure(sessions, HORIZON)
-        row = {
-            "keep": keep,
-            "kl": drift.kl.sum() / drift.tokens.sum(),
-            "top1": drift.matches.sum() / drift.tokens.sum(),
-            "hot": drift.hot_hits.sum() / max(drift.hot_total.sum(), 1),
-            "cold": drift.cold_hits.sum() / max(drift.cold_total.sum(), 1),
-            "payload_bytes": np.mean([migration.payload_bytes for migration in sent]),
-        }
-        rows.append({name: round(float(value), 4) for name, value in row.items()})
+        payload = np.mean([migration.payload_bytes for migration in sent])
+        rows.append({"keep": keep, "payload_bytes": round(float(payload), 1), **drift_columns(drift, scripts)})
         for session in sessions:
             backend.close(session)
     return rows
@@ -120,40 +118,45 @@ def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[d
 
 def full_report(folder: Path, quick: bool, seed: int) -> dict[str, Any]:
     """Everything that `report.json` holds."""
-    result: dict[str, Any] = {"quality": quality(folder, 128 if quick else 1024, seed)}
-    print(json.dumps(result["quality"], indent=1), flush=True)
+    result: dict[str, Any] = {"made": read_manifest(folder).get("made", {})}
+    log = json.loads((folder / "training_log.json").read_text())
+    result["training"] = [entry for entry in log["log"] if "phase" in entry]
+    result["quality"] = quality(folder, 128 if quick else 1024, seed)
     model, _ = load_model(folder=folder)
-    count = 16 if quick else 64
+    count, few = (16, 4) if quick else (64, 24)
     kinds = ("mixed", *SITUATIONS)
     result["scripts"] = {kind: script_recall(model, script_bank(count, MAX_TOKENS, seed, kind)) for kind in kinds}
     result["scripts"]["count"] = count
-    print(json.dumps(result["scripts"]), flush=True)
-    tables = {}
-    for kind in kinds:
-        tables[kind] = drift_table(folder, kind, 4 if quick else 24, seed + 1)
-        for row in tables[kind]:
-            print(kind, row, flush=True)
+    tables = {kind: drift_table(folder, kind, few, seed + 1) for kind in tqdm(kinds, unit="situation", leave=False)}
     settings = {"scorer": "window", "bits": 16, "positions": POSITIONS, "horizon": HORIZON}
-    result["drift"] = {**settings, "scripts": 4 if quick else 24, "tables": tables}
+    result["drift"] = {**settings, "scripts": few, "tables": tables}
+    result["gates"] = judge(result)
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; writes `report.json` and renews the manifest; returns the exit code."""
+    """Command line; writes `report.json`, the page and the manifest; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.report", description=__doc__)
     parser.add_argument("--folder", type=Path, default=ASSETS, help="folder of the assets")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--quick", action="store_true", help="a small sample, for a first look")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the reports of the folder as Markdown")
+    parser.add_argument("--measured", action="store_true", help="write page and manifest of reports made earlier")
     args = parser.parse_args(argv)
     try:
         import torch
 
         torch.set_num_threads(args.threads)
-        started = time.monotonic()
-        result = full_report(args.folder, args.quick, args.seed)
-        result["wall_s"] = round(time.monotonic() - started, 1)
-        (args.folder / "report.json").write_text(json.dumps(result, indent=1) + "\n")
+        if not args.measured:
+            result = full_report(args.folder, args.quick, args.seed)
+            text = json.dumps(result, indent=1) + "\n"
+            write_whole(args.folder / "report.json", lambda draft: draft.write_text(text))
+            for row in result["gates"]:
+                print(gate_line(row))
+        if args.page:
+            text = page(read_reports(args.folder))
+            write_whole(args.page, lambda draft: draft.write_text(text, encoding="utf-8"))
         write_manifest(args.folder, read_manifest(args.folder).get("made", {}))
     except KvroamError as error:
         print(error, file=sys.stderr)

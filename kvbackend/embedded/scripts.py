@@ -37,11 +37,13 @@ class Script:
         tokens: int32 [S], token ids of the embedded model.
         answer: int8 [S], 0 = not an answer token, 1 = answer about a hot fact, 2 = about a cold fact.
         query: int16 [S], number of the query that an answer token belongs to, -1 elsewhere.
+        fact: int16 [S], number of the fact whose `=` and value are stated or whose value is answered, -1 elsewhere.
     """
 
     tokens: np.ndarray
     answer: np.ndarray
     query: np.ndarray
+    fact: np.ndarray
 
 
 def script_bank(count: int, length: int, seed: int, situation: str = "mixed") -> list[Script]:
@@ -115,6 +117,7 @@ class _Writer:
     tokens: list[int] = field(default_factory=lambda: [BOS])
     answer: list[int] = field(default_factory=lambda: [0])
     query: list[int] = field(default_factory=lambda: [-1])
+    fact: list[int] = field(default_factory=lambda: [-1])
     facts: list[_Fact] = field(default_factory=list)
     queries: int = 0
     cursor: int = 0
@@ -164,12 +167,13 @@ class _Writer:
         self.stream(72, 104)
         self.ask((self.hot(1, HOT_TOKENS - 4) if self.rng.random() < 0.5 else []) or self.unasked(1))
 
-    def write(self, words: list[int], answer: int = 0, query: int = -1) -> None:
+    def write(self, words: list[int], answer: int = 0, query: int = -1, fact: int = -1) -> None:
         """Append tokens that carry one mark, as far as there is room."""
         words = words[: self.room]
         self.tokens += words
         self.answer += [answer] * len(words)
         self.query += [query] * len(words)
+        self.fact += [fact] * len(words)
 
     def stream(self, low: int, high: int) -> None:
         """Append low to high - 1 tokens of the session's own text."""
@@ -187,6 +191,7 @@ class _Writer:
             if self.room >= len(key) + 5:
                 self.facts.append(_Fact(key, value, len(self.tokens)))
                 self.write(self.book.fact(key, value))
+                self.fact[-4:-1] = [len(self.facts) - 1] * 3
 
     def top_up(self) -> None:
         """Keep enough unasked facts in reach, and leave a little text after the new ones."""
@@ -203,7 +208,7 @@ class _Writer:
             if (fact.named >= 0 and not recent) or self.room < _QUERY_TOKENS:
                 continue
             self.write(self.book.question(fact.key))
-            self.write(list(fact.value), HOT if recent else COLD, self.queries)
+            self.write(list(fact.value), HOT if recent else COLD, self.queries, self.facts.index(fact))
             self.write([self.book.newline])
             self.queries += 1
             fact.named = len(self.tokens)
@@ -227,5 +232,8 @@ class _Writer:
 
     def script(self) -> Script:
         return Script(
-            np.asarray(self.tokens, np.int32), np.asarray(self.answer, np.int8), np.asarray(self.query, np.int16)
+            np.asarray(self.tokens, np.int32),
+            np.asarray(self.answer, np.int8),
+            np.asarray(self.query, np.int16),
+            np.asarray(self.fact, np.int16),
         )

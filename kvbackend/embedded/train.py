@@ -65,15 +65,16 @@ def prepare(out: Path) -> Course:
 def examine(model: LlamaForCausalLM, course: Course, phase: str, seed: int) -> dict[str, float]:
     """The few measurements that make sense after a phase, on a small sample."""
     model.eval()
-    result = {"induction": induction(model, 16, 64, 64, seed), "tables": tables(model, 64, seed)}
+    result = {"induction": induction(model, 16, 64, 64, seed).value, "tables": tables(model, 64, seed)}
     if phase != "A":
         held = np.concatenate([np.asarray(ids, np.int64) for ids in course.held])
         names = ["recall_128_4"] + (["recall_512_8", "recall_512_12_free"] if phase != "B" else [])
-        names += ["recall_1024_16"] if phase in "EF" else []
+        names += ["recall_1024_16"] if phase in "EFG" else []
         for name in names:
-            result[name] = recall(model, course.book, held, EXAMS[name], 128, seed)
-        result["block_64_in_128"] = induction(model, *BLOCKS["block_64_in_128"], 32, seed)
-        result["bits_per_byte"] = bits_per_byte(model, course.held, course.held_bytes, 32)
+            result[name] = recall(model, course.book, held, EXAMS[name], 128, seed).value
+        for name in BLOCKS if phase in "FG" else ["block_64_in_128"]:
+            result[name] = induction(model, *BLOCKS[name], 32, seed).value
+        result["bits_per_byte"] = bits_per_byte(model, course.held, course.held_bytes, 32).value
     model.train()
     return result
 
@@ -221,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="end the last phase after this many minutes in all")
-    parser.add_argument("--last", choices=[phase.name for phase in PHASES], default="F", help="last phase to run")
+    names = [phase.name for phase in PHASES]
+    parser.add_argument("--last", choices=names, default=names[-1], help="last phase to run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue after the last finished phase in --out")
     args = parser.parse_args(argv)

@@ -24,7 +24,7 @@ from kvroam.kvbackend.embedded import (
     train,
 )
 from kvroam.kvbackend.embedded.corpus import read_corpus
-from kvroam.kvbackend.embedded.drills import block_row, generic_row, periodic, table_row
+from kvroam.kvbackend.embedded.drills import block_row, generic_row, half_row, periodic, table_row
 from kvroam.kvbackend.embedded.exams import Recall, bits_per_byte, greedy, induction, recall, tables
 from kvroam.kvbackend.embedded.keys import KeyBook
 from kvroam.kvbackend.embedded.lessons import SessionMix, exam_row, key_words, session_row, text_row
@@ -37,11 +37,11 @@ from kvroam.kvbackend.embedded.scripts import SITUATIONS
 from kvroam.kvbackend.embedded.tokenizer import SPECIALS, VOCABULARY, check_words
 from kvroam.kvbackend.embedded.words import NOUNS, SUFFIXES, held_out
 
-# The report says .999 and .985 for the shipped weights; 128 questions are asked here.
+# The report says .996 and .990 for the shipped weights; 128 questions are asked here.
 RECALL_512 = 0.97
 RECALL_1024 = 0.95
 # Changes with the weights (their texts), the tokenizer or the script writer, and with nothing else.
-BANK_SHA256 = "eaf3e0b67ea8d9c87e7574cf6f931467fce9ec1ae9a214e64a7918fb8821a86e"
+BANK_SHA256 = "d5bcd5f155a44d13490a5bc8e784ab1495fd8c9036b4c336d5fedde3dc581b4b"
 QUESTION = re.compile(r"<ask>([a-z_]+)=(?=([0-9]{4})\n)")
 
 
@@ -177,7 +177,7 @@ def test_the_model_reads_text_far_better_than_chance(model, tokenizer):
     nats = -logits.log_softmax(-1)[range(len(ids) - 1), ids[1:]].sum().item()
     uniform = math.log2(VOCABULARY) * len(ids) / len(UNSEEN)
     assert nats / math.log(2) / len(UNSEEN) < 0.55 * uniform
-    assert bits_per_byte(model, [ids], [len(UNSEEN)], 1, len(ids)) == pytest.approx(
+    assert bits_per_byte(model, [ids], [len(UNSEEN)], 1, len(ids)).value == pytest.approx(
         nats / math.log(2) / (len(ids) - 1) * len(ids) / len(UNSEEN), rel=1e-4
     )
 
@@ -215,7 +215,7 @@ def test_a_repeated_random_block_is_copied(model):
     rng = np.random.default_rng(12)
     block = rng.integers(6, VOCABULARY, size=(16, 64))
     tokens = np.concatenate([block, block], axis=1)
-    assert (greedy(model, tokens)[:, 64:-1] == tokens[:, 65:]).mean() >= 0.9
+    assert (greedy(model, tokens)[:, 64:-1] == tokens[:, 65:]).mean() >= 0.95
 
 
 def test_texts_are_sampled_without_special_tokens_and_repeatably(model):
@@ -408,6 +408,16 @@ def test_drills_supervise_only_what_the_row_has_shown_before():
         assert row[0].shape == row[1].shape == (129,) and row[1][0] == 0 and row[1].sum() > 0
 
 
+def test_the_last_phase_copies_blocks_of_a_quarter_to_half_of_a_row():
+    rng = np.random.default_rng(9)
+    for length in (128, 1024):
+        periods = [int(np.flatnonzero(half_row(rng, length)[1])[0]) - 1 for _ in range(60)]
+        assert length // 4 <= min(periods) < 0.28 * length and 0.47 * length < max(periods) <= length // 2
+    rows = [half_row(rng, 128) for _ in range(60)]
+    assert min(len(set(tokens.tolist())) for tokens, _ in rows) > 20
+    assert PHASES[-1].blocks is half_row and all(phase.blocks is block_row for phase in PHASES[:-1])
+
+
 def test_batches_hold_the_mix_of_their_phase(book, stream):
     for i, phase in enumerate(PHASES):
         tokens, weight = batch(phase, 0, np.random.default_rng(i), book, stream)
@@ -433,10 +443,10 @@ class Cheat:
 def test_exams_look_at_the_answers(book, stream, shift, expected):
     cheat = Cheat(shift)
     for exam in (Recall(128, 4, 4), Recall(512, 12, free=0.5), Recall(512, 12, shared=1.0)):
-        assert recall(cheat, book, stream, exam, 16, 1) == expected
-    assert induction(cheat, 16, 64, 4, 1) == expected
+        assert recall(cheat, book, stream, exam, 16, 1).value == expected
+    assert induction(cheat, 16, 64, 4, 1).value == expected
     assert tables(cheat, 4, 1) == expected
-    bits = bits_per_byte(cheat, [stream[:600].tolist()], [2400], 9)
+    bits = bits_per_byte(cheat, [stream[:600].tolist()], [2400], 9).value
     assert bits == pytest.approx(0.0 if shift == 0 else 50 / math.log(2) / 4, abs=1e-3)
 
 

@@ -58,6 +58,30 @@ def test_points_equal_a_loop_by_hand(backend):
     assert point.recall == pytest.approx(hits.sum() / totals.sum())
 
 
+def test_a_list_per_head_is_the_scope_head(backend, tokens):
+    references = backend.references([tokens])
+    (point,) = sweep.sweep(backend, references, 200, 50, ["key-norm@head"], [0.3])
+    settings = backend.settings
+    try:
+        backend.settings = type(settings)(scorer="key-norm", scope="head")
+        session = backend.open(references[0], 200)
+        (move,) = backend.migrate([session], [TransferPlan(keep=0.3)])
+        drift = backend.advance([session], [50])
+    finally:
+        backend.settings = settings
+    assert (point.scorer, point.bytes) == ("key-norm@head", move.payload_bytes)
+    assert point.kl == pytest.approx(drift.kl[0] / 50, abs=1e-6)
+
+
+def test_the_oracle_needs_sessions_that_tell_their_facts(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("One station hands the session to the next. " * 200, encoding="utf-8")
+    assert run(*SMALL, "--scorers", "oracle", "--text", str(tmp_path / "text.txt"), "--out", str(tmp_path)) == 2
+    assert "a plain text does not tell" in capsys.readouterr().err
+    assert run(*SMALL, "--scorers", "oracle", "--keeps", "0.3", "--out", str(tmp_path)) == 0
+    rows = read(tmp_path)
+    assert {row["scorer"] for row in rows} == {"oracle"} and float(rows[0]["recall"]) > 0.8
+
+
 def test_text_without_questions_has_no_recall(backend, tokens):
     (point,) = sweep.sweep(backend, backend.references([tokens]), 200, 50, keeps=[1.0])
     assert (point.recall, point.recall_hot, point.recall_cold) == (None, None, None)
@@ -106,6 +130,7 @@ def test_same_arguments_write_the_same_table(tmp_path):
     ("arguments", "named"),
     [
         (["--scorers", "windw"], "windw"),
+        (["--scorers", "oracle@heads"], "oracle@heads"),
         (["--precisions", "int3"], "int3"),
         (["--keeps", "1.5"], "1.5"),
         (["--sessions", "0"], "--sessions 0"),
