@@ -1,14 +1,14 @@
 """Bandwidth shares computed from what is under way: iterative water-filling, and a proportional-fair market.
 
-Both are functions of arrays; the two policies move every session as a split at its handover and differ from `split`
-only in the weights that they give to the transfers.
+Both are functions of arrays; the two policies move every session as a split (or as KV) at its handover and differ from
+`split` and `cho` only in the weights that they give to the transfers.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..envs.sim.state import IDLE, INTERRUPTED, SPLIT
+from ..envs.sim.state import IDLE, INTERRUPTED, MEDIA
 from ..envs.view import NetworkView
 from ..errors import require
 from .base import label, reactive_plans
@@ -140,21 +140,27 @@ def transfers(view: NetworkView, e: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 class _Shared:
-    """Reactive splits whose transfers get the rates of a rule as weights."""
+    """Reactive transfers that get the rates of a rule as weights.
+
+    Args:
+        medium: split or kv.
+        bits: precision of the transferred KV.
+    """
 
     title: str
 
-    def __init__(self, bits: int = 16) -> None:
+    def __init__(self, medium: str = "split", bits: int = 16) -> None:
+        require(medium in ("kv", "split"), f"medium is {medium!r}: choose kv or split")
         require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-        self.bits = bits
-        self.name = label(self.title, bits=(bits, 16))
+        self.medium, self.bits = MEDIA.index(medium), bits
+        self.name = label(self.title, medium=(medium, "split"), bits=(bits, 16))
 
     def reset(self, view: NetworkView) -> None:
         """Nothing to remember."""
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        plans = reactive_plans(view, SPLIT, bits=self.bits)
+        plans = reactive_plans(view, self.medium, bits=self.bits)
         crowded = ((view.phase != IDLE) & (view.bits_left > 0.0)).sum(axis=1) > 1
         for e in np.flatnonzero(crowded):
             ues, links, capacity = transfers(view, e)
@@ -169,9 +175,9 @@ class _Shared:
 
 
 class WaterFilling(_Shared):
-    """Split transfers that end as level as possible, none earlier than its server is free and its UE reachable."""
+    """Transfers that end as level as possible, none earlier than its server is free and its UE reachable."""
 
-    title = "split-waterfilling"
+    title = "water-filling"
 
     def rates(self, view, e, ues, links, capacity) -> np.ndarray:
         """Water-filling over what is left."""
@@ -180,12 +186,12 @@ class WaterFilling(_Shared):
 
 
 class Market(_Shared):
-    """Split transfers that buy their bandwidth; the budget is the root of what is left, and less for preparations.
+    """Transfers that buy their bandwidth; the budget is the root of what is left, and less for preparations.
 
     On one link, budgets in proportion to sqrt(bits) minimise the sum of the remaining times (ours).
     """
 
-    title = "split-market"
+    title = "market"
 
     def rates(self, view, e, ues, links, capacity) -> np.ndarray:
         """Equilibrium of the market."""
