@@ -11,12 +11,13 @@ import copy
 import numpy as np
 
 from ..envs.sim.simulator import Simulator, idle_plans
-from ..envs.sim.state import DETOUR, State
+from ..envs.sim.state import DETOUR, STAY, State
 from ..envs.view import NetworkView
 from .base import label
 from .pallas import Pallas
 
 _AHEAD_S, _REFRESH_S = 10.0, 5.0
+_MOST = 8  # changes of cell that are remembered per UE
 
 
 def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -30,24 +31,30 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
         ahead_s: how far to look [s].
 
     Returns:
-        (time_s, cell): of each change in order of time, float and int [E, U, N]; inf and -1 where there are fewer.
+        (time_s, cell): of the first changes in order of time, float and int [E, U, 8]; inf and -1 where there are
+        fewer.
     """
     future = copy.copy(sim)
     future.state = State(*(array.copy() for array in sim.state))
     plans = idle_plans(sim.num_envs, sim.num_ues)
-    ue = future.state.ue
+    ue, decided = future.state.ue, sim.params["policy_trigger"][0] == 1
     times, cells = [], []
     before, was = ue["since_s"].copy(), ue["radio"].copy()
     for _ in range(max(1, round(ahead_s / sim.interval_s))):
+        if decided:
+            # Where policies decide the handovers, those of event A3 (agents/following.py).
+            due = ue["fire_s"] <= future.state.world["time_s"][:, None]
+            plans["handover"] = np.where(due, ue["fire_cell"], STAY)
         future.advance(plans)
         changed = (ue["since_s"] != before) | (ue["radio"] != was)
         times.append(np.where(changed, ue["since_s"], np.inf))
         cells.append(np.where(changed, ue["radio"], -1))
         before, was = ue["since_s"].copy(), ue["radio"].copy()
     time, cell = np.stack(times, axis=-1), np.stack(cells, axis=-1)
-    order = np.argsort(time, axis=-1, kind="stable")
-    most = max(1, int(np.isfinite(time).sum(axis=-1).max()))
-    return tuple(np.take_along_axis(array, order, axis=-1)[..., :most] for array in (time, cell))  # type: ignore
+    order = np.argsort(time, axis=-1, kind="stable")[..., :_MOST]
+    pad = [(0, 0), (0, 0), (0, _MOST - order.shape[-1])]
+    return (np.pad(np.take_along_axis(time, order, axis=-1), pad, constant_values=np.inf),
+            np.pad(np.take_along_axis(cell, order, axis=-1), pad, constant_values=-1))
 
 
 class Foresight(Pallas):
@@ -68,19 +75,25 @@ class Foresight(Pallas):
     def reset(self, view: NetworkView) -> None:
         """Look ahead anew."""
         super().reset(view)
+        self._keys, self._seen_s = view.sim.state.keys.copy(), np.full(view.num_envs, np.inf)
         self._look(view)
 
     def _look(self, view: NetworkView) -> None:
-        self._keys, self._seen_s = view.sim.state.keys.copy(), view.time_s
-        self._time, self._cell = next_changes(view.sim, _AHEAD_S)
+        """Renew what is known of environments that began an episode, or were last looked at some seconds ago."""
+        now, keys = view.time_s, view.sim.state.keys
+        stale = (now >= self._seen_s + _REFRESH_S) | (now < self._seen_s) | (keys != self._keys).any(axis=1)
+        if stale.any():
+            time, cell = next_changes(view.sim, _AHEAD_S)
+            if stale.all():
+                self._time, self._cell = time, cell
+            self._time[stale], self._cell[stale] = time[stale], cell[stale]
+            self._keys[stale], self._seen_s[stale] = keys[stale], now[stale]
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        if not hasattr(self, "_keys") or self._keys.shape != view.sim.state.keys.shape:
+        if getattr(self, "_keys", np.empty(0)).shape != view.sim.state.keys.shape:
             self.reset(view)
-        old = (view.time_s >= self._seen_s + _REFRESH_S).any() or (view.time_s < self._seen_s).any()
-        if old or (self._keys != view.sim.state.keys).any():
-            self._look(view)
+        self._look(view)
         plans = super().act(view)
         plans["medium"] = np.where(self._visits(view), DETOUR, plans["medium"])
         return plans

@@ -190,10 +190,12 @@ class Pallas:
         egress, ingress = view.egress_bps, view.ingress_bps
         link = egress[e, 0] if view.pool else np.minimum(egress[e, source] * self._share[e, source], ingress[e, cell])
         rate = link * (self._share[e, 0] if view.pool else 1.0) / view.kv_bits_per_token(self.bits)
+        # Who has not answered yet is expected to answer like the others of the same environment.
+        seen = np.isfinite(self._decode)
+        typical = np.where(seen, self._decode, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         decode = self._decode[e, u]
-        typical = np.nanmean(decode) if np.isfinite(decode).any() else 0.0
         found = window(in_s, view.context_tokens[e, u],
-                       decode_tokens_per_s=np.where(np.isfinite(decode), decode, typical),
+                       decode_tokens_per_s=np.where(np.isfinite(decode), decode, typical[e]),
                        backhaul_tokens_per_s=rate, prefill_s_per_token=view.prefill_s_per_token[e, cell],
                        alpha=self.alpha, longest_s=self.longest_s,
                        load_s=view.prefill_overhead_s + view.prefill_wait_s[e, cell], block_s=view.interval_s,

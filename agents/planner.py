@@ -14,6 +14,8 @@ from ..envs.config import HandoverConfig
 from ..envs.sim.simulator import idle_plans
 from ..envs.sim.state import CONTINUE, DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
 from ..envs.view import NetworkView
+from ..errors import require
+from .base import label
 from .drift_table import drift_per_token
 
 _EARLY, _AT, _FETCH, _STAY = range(4)
@@ -110,10 +112,10 @@ class GreedyPlanner:
         rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
     """
 
-    name = "greedy-planner"
-
     def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0) -> None:
+        require(0.0 <= rest_tokens < np.inf, f"rest_tokens is {rest_tokens}: it must be finite and not negative")
         self.config, self.rest_tokens, self.options = config, rest_tokens, options(config)
+        self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0))
 
     def reset(self, view: NetworkView) -> None:
         """Every cache is whole, and nobody has been observed."""
