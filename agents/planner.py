@@ -86,8 +86,9 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token: 
     made = s.tokens_per_s * (ready_s if option.when == _FETCH else np.minimum(ready_s, lead_s))
     bits = bits + made * bits_per_token
     if option.when == _FETCH:
-        # Nothing waits at the handover; the switch later costs a first token.
-        idle = np.where(s.behind, 0.0, radio + first) + first + made * bits_per_token / s.rate_bps
+        # Nothing waits at the handover; the switch later costs a first token, and what the last interval produced.
+        last = np.minimum(made, s.tokens_per_s * config.interval_s) * bits_per_token
+        idle = np.where(s.behind, 0.0, radio + first) + first + last / s.rate_bps
         detour = price.detour * hop * np.minimum(made, s.rest)
     else:
         late = np.maximum(ready_s - lead_s, 0.0)

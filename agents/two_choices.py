@@ -1,8 +1,8 @@
 """Two choices: a session lives where its cache is, or where its UE is, whichever costs less (after DualMap).
 
 DualMap maps every request to two servers, one of which holds its cache, and picks by affinity and load. Here the two
-are the server that holds the session (affinity) and the UE's cell, or, when a handover is near, the strongest
-neighbour that it leads to: the simulator moves a session only to where its UE is or is about to be.
+are the UE's cell and the server that holds the session, which after a handover is a neighbour, as a rule the strongest.
+Nothing moves at the handover itself; a session whose UE's cell is the better choice is fetched behind the scenes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):
 
 
 class TwoChoices:
-    """Two-choices placement; nothing is moved at the handover itself unless the new cell is the better choice.
+    """Two-choices placement of the sessions that were left behind.
 
     Args:
         medium: token, kv or split, of a move.
@@ -44,7 +44,7 @@ class TwoChoices:
         hop_s: delay of a forwarded token (backhaul.hop_s) [s].
     """
 
-    def __init__(self, medium: str = "split", bits: int = 16, load_weight: float = 0.05, ahead_tokens: float = 200.0,
+    def __init__(self, medium: str = "split", bits: int = 16, load_weight: float = 0.1, ahead_tokens: float = 50.0,
                  hop_s: float = 0.02) -> None:
         require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
         require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
@@ -52,8 +52,8 @@ class TwoChoices:
             require(0.0 <= value < np.inf, f"{key} is {value}: it must be finite and not negative")
         self.medium, self.bits, self.load_weight = MEDIA.index(medium), bits, load_weight
         self.detour_s = ahead_tokens * hop_s
-        self.name = label("two-choices", medium=(medium, "split"), bits=(bits, 16), load_weight=(load_weight, 0.05),
-                          ahead_tokens=(ahead_tokens, 200.0))
+        self.name = label("two-choices", medium=(medium, "split"), bits=(bits, 16), load_weight=(load_weight, 0.1),
+                          ahead_tokens=(ahead_tokens, 50.0))
 
     def reset(self, view: NetworkView) -> None:
         """Nothing to remember."""
@@ -62,27 +62,26 @@ class TwoChoices:
         """Plans, PLAN [E, U]."""
         plans = reactive_plans(view, DETOUR, bits=self.bits)
         server, radio = view.server_cell, view.radio_cell
-        near = np.isfinite(view.handover_in_s) & (view.handover_cell >= 0)
-        place = np.where(near, view.handover_cell, radio)  # where the UE is, or is about to be
-        away = place != server
+        away = (radio != server) & (view.phase == IDLE)
         if not away.any():
             return plans
-        e = np.arange(view.num_envs)[:, None]
+        e, u = np.nonzero(away)
+        there, here = server[e, u], radio[e, u]
         homes = np.zeros((view.num_envs, view.num_cells))
-        np.add.at(homes, (np.broadcast_to(e, server.shape), server), 1.0)
-        wait = view.prefill_wait_s
-        egress = view.egress_bps[e, 0] if view.pool else np.minimum(view.egress_bps[e, server],
-                                                                    view.ingress_bps[e, place])
-        send = view.kv_bits_per_token(self.bits) / egress
-        fill = view.prefill_s_per_token[e, place]
+        np.add.at(homes, (np.arange(view.num_envs)[:, None], server), 1.0)
+        if view.pool:
+            link = view.egress_bps[e, 0]
+            queue = view.egress_queue_bits[e, 0] / link
+        else:
+            out, into = view.egress_bps[e, there], view.ingress_bps[e, here]
+            link = np.minimum(out, into)
+            queue = np.maximum(view.egress_queue_bits[e, there] / out, view.ingress_queue_bits[e, here] / into)
+        send, fill = view.kv_bits_per_token(self.bits) / link, view.prefill_s_per_token[e, here]
         per_token = {"token": fill, "kv": send, "split": fill * send / (fill + send)}[MEDIA[self.medium]]
-        move = view.context_tokens * per_token + view.prefill_overhead_s
-        queue = (view.egress_queue_bits[e, 0 if view.pool else server]) / egress
-        stay = placement_cost(homes[e, server] - 1.0, 0.0, 0.0, self.detour_s, self.load_weight)
-        go = placement_cost(homes[e, place], wait[e, place] + queue, move, 0.0, self.load_weight)
-        better = away & (go < stay)
-        plans["medium"] = np.where(better, self.medium, DETOUR)
-        # Left behind: fetch it. A handover to come: the plan takes effect with it.
-        fetch = better & (view.phase == IDLE) & (place == radio)
-        plans["target"] = np.where(fetch, radio, plans["target"])
+        move = view.context_tokens[e, u] * per_token + view.prefill_overhead_s
+        wait = queue if MEDIA[self.medium] == "kv" else np.maximum(view.prefill_wait_s[e, here], queue)
+        stay = placement_cost(homes[e, there] - 1.0, 0.0, 0.0, self.detour_s, self.load_weight)
+        go = placement_cost(homes[e, here], wait, move, 0.0, self.load_weight)
+        e, u, here = e[go < stay], u[go < stay], here[go < stay]
+        plans["target"][e, u], plans["medium"][e, u] = here, self.medium
         return plans
