@@ -94,7 +94,7 @@ CATALOGUE: dict[str, Entry] = {
         Market, "`split` with shares bought at the prices of a proportional-fair market.",
         "Kelly et al. 1998; budgets ours", "urgency falls with the time until the handover"),
     "two-choices": Entry(
-        TwoChoices, "Stay at the handover; then the session lives where its cache or where its UE is, by affinity and load.",
+        TwoChoices, "Stay at the handover; then live where the cache or where the UE is, by affinity and load.",
         "ours, after DualMap", "a session goes on for `ahead_tokens` tokens",
         lambda config, seed: dict(hop_s=config.backhaul.hop_s)),
     "greedy-planner": Entry(

@@ -1,4 +1,4 @@
-"""Policies that do the same at every handover: tHO, cHO, split, token-aware Top-K, stay, and fetch behind the scenes."""
+"""Policies that do the same at every handover: tHO, cHO, split, token-aware Top-K, stay, fetch behind the scenes."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def service_interruption_s(window_s, *, remaining_s, context_tokens, decode_toke
         done = np.where(prefix > 0.0, load + prefix * speed, 0.0)  # T_hist
         block = np.asarray(block_s, np.float64)
         whole = np.where(block > 0.0, np.ceil(window / np.where(block > 0.0, block, 1.0) - 1e-9) - 1.0, 0.0)
-        last = np.where(block > 0.0, window - np.maximum(whole, 0.0) * block, 0.0)  # seconds of tokens that leave at the handover
-        increment = decode * window
+        last = np.where(block > 0.0, window - np.maximum(whole, 0.0) * block, 0.0)
+        increment = decode * window  # `last` seconds of it leave at the handover
         # A queue served in order: the backlog counted from the first block on, from the last, or with the suffix.
         first = np.where(block > 0.0, np.minimum(block, window), 0.0)
         backlog = np.maximum(_over(increment, rate) - (window - first), _over(decode * last, rate))
@@ -194,13 +194,18 @@ class Pallas:
         seen = np.isfinite(self._decode)
         typical = np.where(seen, self._decode, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         decode = self._decode[e, u]
-        found = window(in_s, view.context_tokens[e, u],
-                       decode_tokens_per_s=np.where(np.isfinite(decode), decode, typical[e]),
-                       backhaul_tokens_per_s=rate, prefill_s_per_token=view.prefill_s_per_token[e, cell],
-                       alpha=self.alpha, longest_s=self.longest_s,
-                       load_s=view.prefill_overhead_s + view.prefill_wait_s[e, cell], block_s=view.interval_s,
-                       split=MEDIA[self.medium] == "split")
-        return found.window_s
+        decode = np.where(np.isfinite(decode), decode, typical[e])
+        context, speed = view.context_tokens[e, u], view.prefill_s_per_token[e, cell]
+        load = view.prefill_overhead_s + view.prefill_wait_s[e, cell]
+        # No window is longer than the prefill of everything: who is farther from the handover need not be searched.
+        result = np.zeros(len(in_s))
+        near = in_s <= load + speed * (context + decode * in_s) + view.interval_s + self.longest_s / (_GRID - 1)
+        if near.any():
+            result[near] = window(
+                in_s[near], context[near], decode_tokens_per_s=decode[near], backhaul_tokens_per_s=rate[near],
+                prefill_s_per_token=speed[near], alpha=self.alpha, longest_s=self.longest_s, load_s=load[near],
+                block_s=view.interval_s, split=MEDIA[self.medium] == "split").window_s
+        return result
 
     def _measure(self, view: NetworkView) -> None:
         """Moving averages of the decode rate of each session and of the share of its egress that one more transfer

@@ -54,11 +54,11 @@ class Situation:
     tokens_per_s: np.ndarray  # produced per second now, thinking included [token/s]
 
 
-def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token: float) -> np.ndarray:
+def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) -> np.ndarray:
     """Expected cost of a plan for every session, in the prices of config.reward, float [N].
 
     Args:
-        option: the plan.
+        option: the plan; keep and bits may be arrays [P, 1], and `bits_per_token` with them: the cost is then [P, N].
         s: the sessions.
         config: prices, hop delay, radio interruption, overheads.
         bits_per_token: KV of one token at the option's precision [bit].
@@ -116,6 +116,7 @@ class GreedyPlanner:
     def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0) -> None:
         require(0.0 <= rest_tokens < np.inf, f"rest_tokens is {rest_tokens}: it must be finite and not negative")
         self.config, self.rest_tokens, self.options = config, rest_tokens, options(config)
+        self._added = [float(drift_per_token(option.keep, option.bits)) for option in self.options]
         self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0))
 
     def reset(self, view: NetworkView) -> None:
@@ -142,16 +143,24 @@ class GreedyPlanner:
         leaving = soon[e, u]
         target = np.where(leaving, view.handover_cell[e, u], view.radio_cell[e, u])
         situation = self._situation(view, e, u, target, ~leaving)
-        table = np.stack([costs(option, situation, self.config, view.kv_bits_per_token(option.bits))
-                          for option in self.options])
+        table = self._table(situation, view)
         # Somebody who is left behind has no handover to prepare for or to move with.
         reactive = np.array([option.when in (_EARLY, _AT) for option in self.options])
         table[reactive[:, None] & ~leaving] = np.inf
-        added = [float(drift_per_token(option.keep, option.bits)) for option in self.options]
         for i, best in enumerate(table.argmin(axis=0)):
             self._write(plans[e[i], u[i]], self.options[best], int(target[i]), bool(leaving[i]))
-            self._moving[e[i], u[i]] = added[best]
+            self._moving[e[i], u[i]] = self._added[best]
         return plans
+
+    def _table(self, situation: Situation, view: NetworkView) -> np.ndarray:
+        """Cost of every option for every session [P, N]; options that differ in keep and bits only go together."""
+        table = np.empty((len(self.options), len(situation.context)))
+        for when, medium in {(option.when, option.medium): None for option in self.options}:
+            rows = [i for i, option in enumerate(self.options) if (option.when, option.medium) == (when, medium)]
+            keep, bits = (np.array([[getattr(self.options[i], name)] for i in rows]) for name in ("keep", "bits"))
+            size = np.array([[view.kv_bits_per_token(int(b))] for b in bits[:, 0]])
+            table[rows] = costs(Option(when, medium, keep, bits), situation, self.config, size)  # type: ignore
+        return table
 
     @staticmethod
     def _write(plan: np.void, option: Option, target: int, leaving: bool) -> None:

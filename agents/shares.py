@@ -163,8 +163,8 @@ class _Shared:
         plans = reactive_plans(view, self.medium, bits=self.bits)
         crowded = ((view.phase != IDLE) & (view.bits_left > 0.0)).sum(axis=1) > 1
         for e in np.flatnonzero(crowded):
-            ues, links, capacity = transfers(view, e)
-            rates = self.rates(view, e, ues, links, capacity)
+            ues, links, capacity = transfers(view, int(e))
+            rates = self.rates(view, int(e), ues, links, capacity)
             # Around 1, as those of the transfers that begin within the interval.
             plans["weight"][e, ues] = rates / rates.mean()
         return plans

@@ -15,8 +15,8 @@ def page() -> str:
     lines = [
         "# Policies", "", "Made by `python docs/make_policies.py` from `kvroam.agents.catalogue`.", "",
         "`python evaluate.py --policies NAME ...` takes a name, a name with arguments such as "
-        "`token-aware:keep=0.1,bits=8`, an alias, or the path of a checkpoint. The policy's `name` is the name with the "
-        "arguments that differ from their defaults.", "",
+        "`token-aware:keep=0.1,bits=8`, an alias, or the path of a checkpoint. The policy's `name` is the "
+        "name with the arguments that differ from their defaults.", "",
         "| name | what it does | source | assumption | arguments and defaults |", "| --- | --- | --- | --- | --- |",
     ]
     for name, entry in CATALOGUE.items():

@@ -82,7 +82,7 @@ def test_the_drift_table_is_the_measured_one():
 
 def test_drift_is_interpolated_between_measured_ratios():
     assert drift_per_token(0.375, 16) == pytest.approx((DRIFT[0.25, 16] + DRIFT[0.5, 16]) / 2)
-    assert drift_per_token([0.01, 1.0], [8, 4]) == pytest.approx([DRIFT[0.1, 8], DRIFT[1.0, 4]])
+    assert drift_per_token([0.01, 1.0], [8, 4]) == pytest.approx([DRIFT[0.05, 8], DRIFT[1.0, 4]])
 
 
 def test_it_prefers_the_exact_plan_when_drift_is_dear_and_the_small_one_when_time_is():
@@ -121,6 +121,7 @@ def test_the_policy_writes_the_cheapest_plan(city, phy):
     assert plans["target"][1] == 1 and plans["medium"][1] != DETOUR
     s = policy._situation(view, *(np.array([value]) for value in (0, 2, 4, False)))
     table = [costs(option, s, CONFIG, SERVING.kv_bits_per_token(option.bits))[0] for option in policy.options]
+    assert policy._table(s, view)[:, 0] == pytest.approx(table, rel=1e-12)
     best = policy.options[int(np.argmin(table))]
     written = plans[2]
     assert (written["keep"], written["bits"]) == (best.keep, best.bits)

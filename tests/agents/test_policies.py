@@ -75,7 +75,7 @@ def test_where_nobody_changes_cell_nothing_is_moved(name: str) -> None:
 def test_environments_side_by_side_do_not_influence_each_other(name: str) -> None:
     if name == "random":
         pytest.skip("it draws one stream for all environments")
-    config, core = world(QUICK, 2)
+    core = world(QUICK, 2)[1]
     play(name, steps=80)
     together = core.sim.state.ue[1].copy()
     play(name, seeds=(2,), steps=80)
