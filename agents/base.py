@@ -28,3 +28,15 @@ def reactive_plans(view: NetworkView, medium: int = TOKEN, keep: float = 1.0, bi
     plans = idle_plans(view.num_envs, view.num_ues)
     plans["medium"], plans["keep"], plans["bits"] = medium, keep, bits
     return plans
+
+
+def label(name: str, **given: tuple[object, object]) -> str:
+    """The name of a policy with the arguments that differ from their defaults, as the registry reads it.
+
+    Args:
+        name: of the policy.
+        given: key=(value, default).
+    """
+    changed = [f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}"
+               for key, (value, default) in given.items() if value != default]
+    return f"{name}:{','.join(changed)}" if changed else name

@@ -15,7 +15,7 @@ import numpy as np
 from ..envs.sim.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ..envs.view import NetworkView
 from ..errors import require
-from .base import reactive_plans
+from .base import label, reactive_plans
 
 # Bandwidth weights that serve the UEs one after the other, as close to strict priority as double precision allows.
 _PRIORITY_RATIO = 1e3
@@ -140,12 +140,13 @@ class CtHO:
 
     Args:
         bits: precision of the transferred KV; 16 is the paper's.
+        per_user: ours: every UE solves for itself alone (K = 1), and transfers share the backhaul equally.
     """
 
-    name = "ctho"
-
-    def __init__(self, bits: int = 16) -> None:
-        self.bits = bits
+    def __init__(self, bits: int = 16, per_user: bool = False) -> None:
+        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
+        self.bits, self.per_user = bits, per_user
+        self.name = label("ctho-per-user" if per_user else "ctho", bits=(bits, 16))
 
     def reset(self, view: NetworkView) -> None:
         """Nothing to remember."""
@@ -153,7 +154,8 @@ class CtHO:
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
         plans = reactive_plans(view, KV, bits=self.bits)
-        plans["weight"] = self._first_come_first_served(view)
+        if not self.per_user:
+            plans["weight"] = self._first_come_first_served(view)
         soon = np.isfinite(view.handover_in_s) & (view.handover_cell != view.server_cell)
         if not soon.any():
             return plans
@@ -162,7 +164,8 @@ class CtHO:
             ues = np.flatnonzero(soon[e])
             for source, target in sorted({(servers[e, u], cells[e, u]) for u in ues}):
                 group = [u for u in ues if servers[e, u] == source and cells[e, u] == target]
-                self._plan_group(view, plans, e, group, source, target, in_s[e, group])
+                for part in [[u] for u in group] if self.per_user else [group]:
+                    self._plan_group(view, plans, e, part, source, target, in_s[e, part])
         return plans
 
     def _plan_group(self, view, plans, e, group, source, target, in_s) -> None:

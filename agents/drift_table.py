@@ -1,0 +1,38 @@
+"""Measured drift of a cache that was pruned and quantised, for policies that must weigh it beforehand.
+
+The rows `window` (the default scorer, embedded model) of docs/sweep.csv, which `python -m kvroam.kvbackend.sweep --out
+docs` measures; tests/agents/test_planner.py holds this table against that file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# (keep, bits): mean KL from the whole cache over the tokens that follow [nat per measured token].
+DRIFT = {
+    (1.0, 16): 0.0, (1.0, 8): 3.1e-5, (1.0, 4): 0.0079,
+    (0.75, 16): 0.188, (0.75, 8): 0.188, (0.75, 4): 0.192,
+    (0.5, 16): 0.394, (0.5, 8): 0.394, (0.5, 4): 0.396,
+    (0.25, 16): 0.751, (0.25, 8): 0.751, (0.25, 4): 0.748,
+    (0.1, 16): 1.034, (0.1, 8): 1.034, (0.1, 4): 1.033,
+    (0.05, 16): 1.3, (0.05, 8): 1.3, (0.05, 4): 1.301,
+}
+
+
+def drift_per_token(keep, bits) -> np.ndarray:
+    """KL per measured token of a cache with that keep ratio and precision, interpolated over keep.
+
+    Args:
+        keep: float or array, (0, 1]; below the smallest measured ratio its value is taken.
+        bits: int or array, 16, 8 or 4.
+
+    Returns:
+        Float array [nat].
+    """
+    keep, bits = np.broadcast_arrays(np.asarray(keep, np.float64), np.asarray(bits))
+    result = np.zeros(keep.shape)
+    for precision in (16, 8, 4):
+        ratios = sorted(k for k, b in DRIFT if b == precision)
+        found = np.interp(keep, ratios, [DRIFT[k, precision] for k in ratios])
+        result = np.where(bits == precision, found, result)
+    return result

@@ -1,0 +1,134 @@
+"""Every named policy plays: plans that can be, the same ones every time, one UE, and nobody who moves."""
+
+from __future__ import annotations
+
+import runpy
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvroam import agents
+from kvroam.agents.catalogue import ALIASES, CATALOGUE
+from kvroam.configs.loader import load
+from kvroam.envs.config import Experiment
+from kvroam.envs.core import HandoverCore
+from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
+from kvroam.errors import PolicyError
+
+QUICK = ("scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.measurement_noise_db=0.5")
+STILL = ("scoring.mode=none", "num_ues=3", "mobility.vehicle_speed_mps=[0.0,0.0]",
+         "mobility.pedestrian_speed_mps=[0.0,0.0]", "radio.measurement_noise_db=0.0")
+ALONE = ("scoring.mode=none", "num_ues=1", "mobility.vehicle_share=1.0")
+EVERY = [*CATALOGUE, *ALIASES]
+
+
+@cache
+def world(changes: tuple[str, ...], envs: int) -> tuple[Experiment, HandoverCore]:
+    """A configuration and its core, built once."""
+    config = load(Experiment, "handover", list(changes))
+    return config, HandoverCore(config, envs)
+
+
+def play(name: str, changes=QUICK, seeds=(1, 2), steps=120):
+    """Cost, number of handovers and digest of a run under a policy whose every plan is checked."""
+    config, core = world(changes, len(seeds))
+    policy = agents.make(name, config)
+    core.reset(seeds)
+    policy.reset(core.view)
+    cost, handovers = 0.0, 0
+    for _ in range(steps):
+        plans = policy.act(core.view)
+        assert plans.dtype == PLAN and plans.shape == (len(seeds), config.num_ues)
+        target = plans["target"]
+        assert np.isin(target, [CONTINUE, CANCEL, *range(core.sim.num_cells)]).all()
+        assert ((plans["keep"] > 0) & (plans["keep"] <= 1)).all() and np.isin(plans["bits"], (16, 8, 4)).all()
+        assert np.isin(plans["medium"], range(4)).all() and (plans["prefix"] >= -1).all()
+        assert (np.isfinite(plans["weight"]) & (plans["weight"] >= 0)).all()
+        core.step(plans)
+        cost -= core.reward.sum()
+        handovers += int(core.sim.state.flow["handovers"].sum())
+    return cost, handovers, core.digest()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_policy_plays_and_does_the_same_again(name: str) -> None:
+    first = play(name)
+    assert first == play(name) and first[1] > 3
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_policy_takes_one_ue(name: str) -> None:
+    assert play(name, ALONE, seeds=(5,), steps=150)[1] > 0
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_where_nobody_changes_cell_nothing_is_moved(name: str) -> None:
+    cost, handovers, _ = play(name, STILL, seeds=(3,), steps=60)
+    assert handovers == 0
+    if name != "random":
+        assert cost == 0.0
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_environments_side_by_side_do_not_influence_each_other(name: str) -> None:
+    if name == "random":
+        pytest.skip("it draws one stream for all environments")
+    core = world(QUICK, 2)[1]
+    play(name, steps=80)
+    together = core.sim.state.ue[1].copy()
+    play(name, seeds=(2,), steps=80)
+    assert np.array_equal(together, world(QUICK, 1)[1].sim.state.ue[0])
+
+
+def test_ctho_costs_no_more_than_the_worse_of_its_ends() -> None:
+    seeds = tuple(range(20, 28))
+    cost = {name: play(name, seeds=seeds, steps=200)[0] for name in ("ctho", "tho", "cho")}
+    assert cost["ctho"] <= max(cost["tho"], cost["cho"])
+
+
+def test_foresight_is_not_worse_than_the_prediction_it_replaces() -> None:
+    seeds = tuple(range(20, 28))
+    assert play("foresight", seeds=seeds, steps=200)[0] < play("pallas", seeds=seeds, steps=200)[0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_policy_bears_the_name_that_makes_it(name: str) -> None:
+    config = load(Experiment, "handover", ["scoring.mode=none"])
+    policy = agents.make(name, config)
+    assert agents.make(policy.name, config).name == policy.name
+    assert policy.name == name or name in ALIASES
+
+
+def test_different_arguments_make_different_names() -> None:
+    config = load(Experiment, "handover", ["scoring.mode=none"])
+    given = ["pallas", "pallas:bits=8", "pallas:bits=8,alpha=0.5", "pallas:alpha=0.5", "ctho:bits=4",
+             "ctho-per-user:bits=4", "token-aware:keep=0.1", "token-aware:keep=0.1000001", "fetch:medium=kv"]
+    made = [agents.make(name, config).name for name in given]
+    assert made == given
+    assert agents.make("pallas:bits=16", config).name == "pallas"
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("token-aware:kep=0.1", "did you mean keep"), ("token-aware:keep=much", "must be a number"),
+    ("token-aware:keep=0", "keep is 0.0"), ("ctho:bits=5", "bits is 5"), ("ctho:bits=4.5", "a whole number"),
+    ("ctho:bits", "write ctho:key=value"), ("ctho:", "write ctho:key=value"),
+    ("ctho:bits=4,bits=8", "given twice"), ("tho:bits=4", "it takes none"), ("ctho:per_user=1", "no argument"),
+    ("palas:bits=8", "did you mean pallas"), ("ctho-int16", "did you mean ctho-int")])
+def test_a_bad_name_is_explained(name: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        agents.make(name, load(Experiment, "handover", ["scoring.mode=none"]))
+
+
+def test_the_page_of_policies_is_what_the_code_would_write() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    made = runpy.run_path(str(docs / "make_policies.py"))["page"]()
+    assert (docs / "policies.md").read_text(encoding="utf-8") == made, "run: python docs/make_policies.py"
+    assert all(f"| `{name}` |" in made for name in (*agents.names(), *ALIASES))
+
+
+def test_policies_work_where_they_decide_the_handovers() -> None:
+    changes = (*QUICK, "actions.trigger=policy")
+    for name in ("foresight", "pallas", "greedy-planner", "ctho", "fetch"):
+        assert play(name, changes, seeds=(1,), steps=80)[1] > 0

@@ -1,0 +1,53 @@
+"""Two choices: affinity against load, and what is fetched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kvroam.agents.two_choices import TwoChoices, placement_cost
+from kvroam.envs.sim.state import DETOUR, SPLIT
+from kvroam.envs.view import NetworkView
+
+from ..envs.sim_bench import Bench
+
+
+def decisions(city, phy, policy, busy_cell, ues=6):
+    """Plans when UE 0 was left behind at cell 0 and is at cell 1, and all others live at `busy_cell`."""
+    bench = Bench(city, phy, ues=ues)
+    bench.put(0, radio=1, server=0, context=2000.0)
+    for u in range(1, ues):
+        bench.put(u, radio=busy_cell)
+    return policy.act(NetworkView(bench.sim, 3))[0]
+
+
+def test_a_session_that_was_left_behind_follows_to_the_emptier_server(city, phy):
+    policy = TwoChoices(load_weight=1.0)
+    here, crowded = decisions(city, phy, policy, 0), decisions(city, phy, policy, 1)
+    assert (here["target"][0], here["medium"][0]) == (1, SPLIT)
+    assert (crowded["target"][0], crowded["medium"][0]) == (-1, DETOUR)
+    assert (here["target"][1:] == -1).all() and (here["medium"][1:] == DETOUR).all()
+
+
+def test_affinity_alone_decides_without_load(city, phy):
+    assert decisions(city, phy, TwoChoices(load_weight=0.0), 1)["target"][0] == 1
+    assert decisions(city, phy, TwoChoices(load_weight=0.0, ahead_tokens=1.0), 1)["target"][0] == -1
+
+
+def test_the_slower_medium_moves_later(city, phy):
+    # 2000 tokens: 0.2 s by prefill, 0.92 s by KV over 1 Gbit/s; the detour of 25 tokens adds 0.5 s.
+    by = {m: decisions(city, phy, TwoChoices(m, load_weight=0.0, ahead_tokens=25.0), 5)["target"][0]
+          for m in ("token", "kv", "split")}
+    assert by == {"token": 1, "kv": -1, "split": 1}
+
+
+def test_the_cost_is_a_sum():
+    assert placement_cost([0, 2], 0.5, 0.25, 1.0, 0.1) == pytest.approx([1.75, 1.95])
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    (dict(medium="detour"), "medium is 'detour'"), (dict(bits=2), "bits is 2"),
+    (dict(load_weight=-1.0), "load_weight is -1.0"), (dict(ahead_tokens=np.inf), "ahead_tokens is inf")])
+def test_a_policy_that_cannot_be_is_refused(fields, says):
+    with pytest.raises(ValueError, match=says):
+        TwoChoices(**fields)
