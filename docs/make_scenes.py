@@ -34,11 +34,11 @@ def page() -> str:
         + ", ".join(f"{value:.2f} dB ({name})" for name, value in noise) + ".", "",
         "City scenes: computed from Sionna RT scenes derived from OpenStreetMap, (c) OpenStreetMap contributors, ODbL.",
         "", "## Statistical scenes", "",
-        "`umi-00` to `umi-07` and `uma-00` to `uma-07`: TR 38.901 UMi street canyon and UMa for outdoor UEs over random",
-        "Manhattan streets. LoS probability (table 7.4.2-1), path loss (7.4.1-1), shadowing with exponential correlation",
-        "(7.4.4, 7.5-6) and a LoS state correlated over 50 m (7.6.3.1), independent between sites. The line of sight of",
-        "the standard knows no walls: streets bound where UEs go, not what they see. `build umi-03` or `build bank`",
-        "rebuilds them from their seeds, without a ray tracer.", "",
+        "`umi-00` to `umi-07` and `uma-00` to `uma-07`: TR 38.901 UMi street canyon and UMa for outdoor UEs over",
+        "random Manhattan streets. LoS probability (table 7.4.2-1), path loss (7.4.1-1), shadowing with exponential",
+        "correlation (7.4.4, 7.5-6) and a LoS state correlated over 50 m (7.6.3.1), independent between sites. The",
+        "line of sight of the standard knows no walls: streets bound where UEs go, not what they see. `build umi-03`",
+        "or `build bank` rebuilds them from their seeds, without a ray tracer.", "",
     ])  # fmt: skip
 
 

@@ -16,7 +16,8 @@ def rows() -> list[tuple[str, ...]]:
     `in sight` is the share of street cells that see a gNB; `filled` the share of links that are stronger by the 3GPP
     background than by traced rays (a statistical scene has no rays).
     """
-    return [_row(name, json.loads((assets.ASSETS / f"{name}.json").read_text(encoding="utf-8"))) for name in available()]
+    found = [(name, (assets.ASSETS / f"{name}.json").read_text(encoding="utf-8")) for name in available()]
+    return [_row(name, json.loads(manifest)) for name, manifest in found]
 
 
 def _row(name: str, manifest: dict[str, Any]) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ class Scenario:
     correlation_m: tuple[float, float]
 
 
-UMI = Scenario("umi", inter_site_m=200.0, gnb_m=10.0, los_decay_m=36.0, sigma_db=(4.0, 7.82), correlation_m=(10.0, 13.0))
-UMA = Scenario("uma", inter_site_m=500.0, gnb_m=25.0, los_decay_m=63.0, sigma_db=(4.0, 6.0), correlation_m=(37.0, 50.0))
+UMI = Scenario("umi", 200.0, 10.0, los_decay_m=36.0, sigma_db=(4.0, 7.82), correlation_m=(10.0, 13.0))
+UMA = Scenario("uma", 500.0, 25.0, los_decay_m=63.0, sigma_db=(4.0, 6.0), correlation_m=(37.0, 50.0))
 SCENARIOS = {scenario.name: scenario for scenario in (UMI, UMA)}
 
 

@@ -118,7 +118,8 @@ def test_gains_fall_with_distance_and_stay_below_the_ceiling(scene: scenes.Scene
 def test_every_gnb_is_the_best_one_somewhere(scene: scenes.Scene) -> None:
     best = scene.path_gain_db[:, scene.street].argmax(axis=0)
     share = np.bincount(best, minlength=len(scene.gnb_xyz_m)) / best.size
-    assert share.min() >= 0.03
+    # One site of Florence stands in an enclosed court and serves little else.
+    assert share.min() >= 0.15 / len(share)
     assert share == pytest.approx(scene.manifest["best_server_share"], abs=2e-3)
 
 
