@@ -20,7 +20,7 @@ from .sim.streams import RADIO, uniform
 
 # Resource blocks per hertz: 51 in 20 MHz at 30 kHz subcarrier spacing (TS 38.101-1, table 5.3.2-1), which PRBS is.
 PRBS_PER_HZ = PRBS / 20e6
-# Address of the draws beside those of the measurements, which take the cell's number for it.
+# Address of the draws, far from those of the measurements in the same stream.
 _ATTEMPTS = 1 << 20
 # torch computes the last few numbers of an array with other instructions than the rest; whole multiples of this keep
 # an environment's numbers the same, bit for bit, whatever stands beside it in the batch.
