@@ -10,6 +10,7 @@ import numpy as np
 
 from . import actions, observations, rewards, snapshot
 from .config import HandoverConfig
+from .exact_phy import ExactPhy
 from .scenes import load as load_scene
 from .scenes import load_phy_table
 from .scoring import Scores, make_scorer
@@ -40,6 +41,7 @@ class HandoverCore:
             trigger=config.actions.trigger,
             tracks=tracks_of(config.mobility, scene, num_ues=config.num_ues, interval_s=config.interval_s,
                              episode_s=config.episode_s),
+            link=ExactPhy(config.radio) if config.radio.phy == "exact" else None,
         )
         self.num_envs, self.num_ues = num_envs, config.num_ues
         self.scorer = make_scorer(config, num_envs)

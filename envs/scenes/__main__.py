@@ -5,14 +5,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from ...errors import KvroamError
-from . import assets, raytrace
+from ...errors import KvroamError, SceneError
+from . import assets, bank
 from .build import PRESETS, BuildSpec, build, spec_for
+from .listing import table
 from .phy import build_phy, load_phy_table
-from .scene import available, load
+from .scene import load
 from .show import show
 
 PROGRAM = "python -m kvroam.envs.scenes"
+# Options of `build` that only a ray-traced scene understands.
+_RAY_TRACING = (
+    "window", "inter_site", "mast", "cell", "carrier", "samples", "passes", "depth", "destinations", "seed"
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +36,9 @@ def _build(options: argparse.Namespace, command: str) -> None:
     if options.name == "phy":
         manifest = build_phy(options.out, command)
         print(f"wrote {options.out / 'phy.npz'} ({manifest['npz_bytes']} bytes)")
+        return
+    if options.name == "bank" or options.name in bank.names():
+        _build_bank(options)
         return
     changes = {
         "window_m": tuple(options.window) if options.window else None,
@@ -53,12 +61,21 @@ def _build(options: argparse.Namespace, command: str) -> None:
     )
 
 
+def _build_bank(options: argparse.Namespace) -> None:
+    given = [name for name in _RAY_TRACING if getattr(options, name) is not None]
+    if given:
+        raise SceneError(f"--{given[0].replace('_', '-')} does not apply to {options.name}: leave it out")
+    for name in bank.names() if options.name == "bank" else [options.name]:
+        manifest = bank.build(bank.spec(name), options.out, f"{PROGRAM} build {name}")
+        grid = manifest["grid"]
+        print(
+            f"wrote {options.out / name}.npz ({manifest['npz_bytes']} bytes): {grid['gnbs']} gNBs, "
+            f"{grid['rows']} x {grid['columns']} cells"
+        )
+
+
 def _list(options: argparse.Namespace, command: str) -> None:
-    print("shipped assets:", ", ".join(available()) or "none")
-    try:
-        print("Sionna RT scenes that can be built:", ", ".join(raytrace.scene_names()))
-    except KvroamError as error:
-        print(f"Sionna RT scenes cannot be built here: {error}")
+    print(table())
 
 
 def _show(options: argparse.Namespace, command: str) -> None:
@@ -82,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    make = commands.add_parser("build", help="build a scene, or the link curve (name: phy)")
+    make = commands.add_parser("build", help="build a scene, the bank, or the link curve")
     make.set_defaults(run=_build)
-    make.add_argument("name", help="Sionna RT scene, path of a Mitsuba .xml, or phy")
+    make.add_argument("name", help="Sionna RT scene, path of a Mitsuba .xml, umi-03, bank, or phy")
     make.add_argument("--out", type=Path, default=assets.ASSETS, help="folder to write to (default: the package's)")
     make.add_argument("--window", type=float, nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"), help="metres")
     presets = f"preset for {', '.join(PRESETS)}; otherwise"
@@ -98,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--destinations", type=int, help=f"places to go to ({presets} {default.destinations})")
     make.add_argument("--seed", type=int, help=f"seed of rays and shadowing (default {default.seed})")
 
-    commands.add_parser("list", help="shipped assets and scenes that can be built").set_defaults(run=_list)
+    commands.add_parser("list", help="shipped scenes, and those that can be built").set_defaults(run=_list)
 
     draw = commands.add_parser("show", help="draw coverage, streets and gNBs")
     draw.set_defaults(run=_show)

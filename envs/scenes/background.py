@@ -32,7 +32,14 @@ def umi_nlos_gain_db(distance_m: np.ndarray, carrier_hz: float, ue_height_m: flo
     return -np.maximum(nlos, los)
 
 
-def shadowing_db(maps: int, shape: tuple[int, int], cell_size_m: float, rng: np.random.Generator) -> np.ndarray:
+def shadowing_db(
+    maps: int,
+    shape: tuple[int, int],
+    cell_size_m: float,
+    rng: np.random.Generator,
+    sigma_db: float = SHADOW_SIGMA_DB,
+    correlation_m: float = SHADOW_CORRELATION_M,
+) -> np.ndarray:
     """Independent zero-mean Gaussian fields with exponential autocorrelation in space.
 
     White noise is filtered in the Fourier domain on a torus twice the size, so that opposite edges of what is kept
@@ -43,18 +50,20 @@ def shadowing_db(maps: int, shape: tuple[int, int], cell_size_m: float, rng: np.
         shape: Rows and columns.
         cell_size_m: Pitch, metres.
         rng: Source of randomness.
+        sigma_db: Standard deviation, dB.
+        correlation_m: Distance at which the correlation is 1/e, metres.
 
     Returns:
-        float64 [maps, rows, columns], dB, standard deviation SHADOW_SIGMA_DB.
+        float64 [maps, rows, columns], dB.
 
     Source: TR 38.901 clause 7.4.4, equation 7.4-5.
     """
     rows, columns = 2 * shape[0], 2 * shape[1]
     down = np.minimum(np.arange(rows), rows - np.arange(rows))[:, None]
     right = np.minimum(np.arange(columns), columns - np.arange(columns))[None, :]
-    correlation = np.exp(-np.hypot(down, right) * cell_size_m / SHADOW_CORRELATION_M)
+    correlation = np.exp(-np.hypot(down, right) * cell_size_m / correlation_m)
     spectrum = np.maximum(np.fft.fft2(correlation).real, 0.0)
     spectrum *= rows * columns / spectrum.sum()
     white = rng.standard_normal((maps, rows, columns))
     field = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(spectrum)).real
-    return SHADOW_SIGMA_DB * field[:, : shape[0], : shape[1]]
+    return sigma_db * field[:, : shape[0], : shape[1]]

@@ -56,6 +56,12 @@ class BuildSpec:
 
 PRESETS = {
     "munich": BuildSpec("munich", window_m=(-500.0, -460.0, 400.0, 360.0), passes=16),
+    "etoile": BuildSpec("etoile", window_m=(-360.0, -280.0, 340.0, 270.0), inter_site_m=190.0, passes=6),
+    # The alleys of Florence are too narrow for 5 m cells: half of the streets would be cut off.
+    "florence": BuildSpec(
+        "florence", window_m=(-360.0, -450.0, 360.0, 450.0), inter_site_m=225.0, cell_size_m=4.0, passes=6
+    ),
+    "san_francisco": BuildSpec("san_francisco", window_m=(-420.0, -380.0, 380.0, 380.0), passes=6),
     "simple_street_canyon": BuildSpec(
         "simple_street_canyon", inter_site_m=70.0, mast_m=10.0, samples_per_pass=4_000_000, destinations=12
     ),

@@ -108,7 +108,12 @@ def open_scene(name_or_xml: str, carrier_hz: float, bandwidth_hz: float) -> Any:
             raise SceneError(f"Sionna RT has no scene {name_or_xml!r}: give one of {', '.join(names)}, or an .xml")
         path = Path(getattr(rt.scene, name_or_xml))
     try:
-        scene = rt.load_scene(str(path))
+        if name_or_xml.endswith(".xml"):
+            # Sionna merges shapes of one material: a ground of concrete would become one object with the houses.
+            ground = re.escape(_ground(rt.load_scene(str(path), merge_shapes=False))[0])
+            scene = rt.load_scene(str(path), merge_shapes_exclude_regex=f"(^|-){ground}$")
+        else:
+            scene = rt.load_scene(str(path))
     except Exception as error:
         raise SceneError(f"{path.name} cannot be loaded by Sionna RT: {str(error).splitlines()[0]}") from error
     scene.frequency = carrier_hz
@@ -151,13 +156,7 @@ def ground_height_m(scene: Any, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
     """
     import mitsuba as mi
 
-    def footprint(thing: Any) -> tuple[float, float]:
-        box = thing.mi_mesh.bbox()
-        lower, upper = np.array(box.min).ravel(), np.array(box.max).ravel()
-        return float(np.prod(upper[:2] - lower[:2])), -float(upper[2])
-
-    ground = max(scene.objects.values(), key=footprint)
-    alone = mi.load_dict({"type": "scene", "ground": ground.mi_mesh})
+    alone = mi.load_dict({"type": "scene", "ground": _ground(scene)[1].mi_mesh})
     return _fall(alone, bounds_m(scene)[1][2], x_m, y_m)
 
 
@@ -259,6 +258,17 @@ def place_transmitters(scene: Any, gnb_xyz_m: np.ndarray) -> None:
         scene.remove(name)
     for index, position in enumerate(gnb_xyz_m):
         scene.add(rt.Transmitter(f"gnb_{index}", [float(axis) for axis in position]))
+
+
+def _ground(scene: Any) -> tuple[str, Any]:
+    """Name and object of the ground."""
+
+    def footprint(item: tuple[str, Any]) -> tuple[float, float]:
+        box = item[1].mi_mesh.bbox()
+        lower, upper = np.array(box.min).ravel(), np.array(box.max).ravel()
+        return float(np.prod(upper[:2] - lower[:2])), -float(upper[2])
+
+    return max(scene.objects.items(), key=footprint)
 
 
 def _fall(mi_scene: Any, top_m: float, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:

@@ -73,7 +73,8 @@ def load(name_or_path: str | Path) -> Scene:
         The scene; its arrays are read-only.
 
     Raises:
-        SceneError: No such scene (the message lists the names), or files that do not match their manifest.
+        SceneError: No such scene (the message lists the names), files that do not match their manifest, or contents
+            that no simulation could use.
     """
     path = Path(name_or_path)
     if path.suffix != ".npz":
@@ -96,6 +97,7 @@ def load(name_or_path: str | Path) -> Scene:
         manifest=manifest,
     )
     _check_shapes(scene, path)
+    _check_values(scene, path)
     for array in (scene.path_gain_db, scene.street, scene.gnb_xyz_m, scene.destinations, scene.next_direction):
         array.setflags(write=False)
     return scene
@@ -113,3 +115,38 @@ def _check_shapes(scene: Scene, path: Path) -> None:
     for field, shape in expected.items():
         if getattr(scene, field).shape != shape:
             raise SceneError(f"{path}: {field} has shape {getattr(scene, field).shape}, needs {shape}: build it again")
+
+
+def _check_values(scene: Scene, path: Path) -> None:
+    """Refuse what would strand a UE off the street or make a link nan: a message names the array and the remedy."""
+    def refuse(key: str, what: str) -> None:
+        raise SceneError(f"{path}: {key} {what}: build it again")
+
+    if not len(scene.gnb_xyz_m):
+        refuse("gnb_xyz_m", "holds no gNB, at least 1 is needed")
+    if not (scene.cell_size_m > 0.0 and np.isfinite(scene.cell_size_m)):
+        refuse("cell_size_m", f"is {scene.cell_size_m}, it must be finite and above 0")
+    for key in ("path_gain_db", "gnb_xyz_m", "origin_m"):
+        bad = int((~np.isfinite(getattr(scene, key))).sum())
+        if bad:
+            refuse(key, f"holds {bad} numbers that are not finite")
+    if min(scene.street.shape) < 2 or scene.street.sum() < 2 or not len(scene.destinations):
+        refuse("street", "needs two cells and a destination, in a grid of at least 2 x 2")
+    row, column = scene.destinations.T.astype(np.int64)
+    inside = (row >= 0) & (row < scene.street.shape[0]) & (column >= 0) & (column < scene.street.shape[1])
+    if not inside.all() or not scene.street[row, column].all():
+        refuse("destinations", "holds a cell that is not on the street")
+    wrong = int((_step_lands(scene) != scene.street).sum())
+    if wrong:
+        refuse("next_direction", f"leads off the street, or is missing, at {wrong} cells")
+
+
+def _step_lands(scene: Scene) -> np.ndarray:
+    """Where the step towards every destination lands on the street (or has arrived), bool [D, H, W]."""
+    code = scene.next_direction
+    walled = np.pad(scene.street, 1)
+    rows, columns = scene.street.shape
+    lands = (code == ARRIVED) & scene.street
+    for number, (down, right) in enumerate(DIRECTIONS):
+        lands |= (code == number) & walled[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+    return lands

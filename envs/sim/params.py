@@ -43,6 +43,7 @@ class RadioConfig:
     load_per_ue: float = 0.1  # share that every streaming UE adds [1]
     token_payload_bits: float = 4096.0  # what one streamed token costs on the air, headers included [bit]
     max_air_s: float = 0.5  # what one token waits at most when the link is in outage [s]
+    phy: Literal["table", "exact"] = "table"  # exact: Sionna's PHYAbstraction in every step, sampled decoding errors
     filter_k: float = 4.0  # layer-3 filter coefficient (TS 38.331, 5.5.3.2); 0 = no filter [1]
     measurement_noise_db: float = 1.0  # standard deviation of one RSRP measurement [dB]
     a3_offset_db: float = 3.0  # [dB]

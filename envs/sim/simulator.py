@@ -41,18 +41,19 @@ class Simulator:
         trigger: "a3", or "policy" when plans say who changes cell.
         tracks: positions of the UEs at every decision instant (traces.tracks_of(mobility, ...)); after the last one
             they stand still. None: they walk by themselves, whatever mobility.trace says.
+        link: called with the State after every reset and step, to set `air_s` in another way (kvroam.envs.exact_phy).
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
                  compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3",
-                 tracks: Tracks | None = None) -> None:
+                 tracks: Tracks | None = None, link=None) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
         self.scene, self.serving, self.interval_s = scene, serving, interval_s
         self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
-        self.threads = threads
+        self.threads, self.link = threads, link
         self.state: State = allocate(num_envs, num_ues, self.num_cells,
                                      _events_per_ue(interval_s, sessions, serving),
                                      _answers_per_ue(interval_s, serving))
@@ -83,6 +84,8 @@ class Simulator:
         which = np.arange(self.num_envs) if envs is None else np.asarray(envs, dtype=np.int64)
         self.state.flow[which] = np.zeros((), FLOW)
         engine.reset_some(which, self.state, self.params, self.tables)
+        if self.link is not None:
+            self.link(self.state)
 
     def advance(self, plans: np.ndarray) -> None:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
@@ -110,6 +113,8 @@ class Simulator:
             engine.advance_parallel(self.state, plans, self.params, self.tables)
         else:
             engine.advance(self.state, plans, self.params, self.tables)
+        if self.link is not None:
+            self.link(self.state)
 
 
 def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:

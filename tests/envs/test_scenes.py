@@ -1,5 +1,6 @@
 """Scenes and the link curve: what loads is usable, what is damaged is refused, what is built is repeatable."""
 
+import dataclasses
 import json
 import shutil
 from collections import deque
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.envs import scenes
-from kvroam.envs.scenes import DIRECTIONS, assets, background, phy, raytrace, routes
+from kvroam.envs import parallel_env, scenes
+from kvroam.envs.scenes import DIRECTIONS, assets, background, bank, phy, raytrace, routes
 from kvroam.envs.scenes.__main__ import main
 from kvroam.envs.scenes.build import build, spec_for
 from kvroam.errors import SceneError
+
+CITIES = [name for name in scenes.available() if name not in bank.names()]
 
 needs_ray_tracer = pytest.mark.skipif(
     (raytrace.llvm_library() or ("", 0))[1] < raytrace.MIN_LLVM,
@@ -20,7 +23,7 @@ needs_ray_tracer = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["munich", "simple_street_canyon"])
+@pytest.fixture(scope="module", params=CITIES)
 def scene(request: pytest.FixtureRequest) -> scenes.Scene:
     return scenes.load(request.param)
 
@@ -64,7 +67,7 @@ def test_arrays_have_the_documented_types_and_are_finite(scene: scenes.Scene) ->
     assert scene.destinations.dtype == np.int16
     assert scene.next_direction.dtype == np.uint8
     assert scene.next_direction.shape == (len(scene.destinations), rows, columns)
-    assert scene.cell_size_m == 5.0
+    assert scene.cell_size_m == scene.manifest["spec"]["cell_size_m"]
     assert not scene.path_gain_db.flags.writeable
 
 
@@ -92,15 +95,20 @@ def test_gains_fall_with_distance_and_stay_below_the_ceiling(scene: scenes.Scene
     rows, columns = np.nonzero(scene.street)
     x = scene.origin_m[0] + columns * scene.cell_size_m
     y = scene.origin_m[1] + rows * scene.cell_size_m
-    ground = scene.manifest["grid"]["street_height_m"][0]
-    for gain, (gx, gy, gz) in zip(scene.path_gain_db, scene.gnb_xyz_m, strict=True):
+    low, high = scene.manifest["grid"]["street_height_m"]
+    # On a hillside the height of a street cell is not in the asset: it is taken as that of the ground below the mast.
+    level, slack = np.full(len(scene.gnb_xyz_m), low), 0.05
+    if high > low:
+        level, slack = scene.gnb_xyz_m[:, 2] - scene.manifest["spec"]["mast_m"], 1.5
+    for gain, (gx, gy, gz), ground in zip(scene.path_gain_db, scene.gnb_xyz_m, level, strict=True):
         distance = np.sqrt((x - gx) ** 2 + (y - gy) ** 2 + (gz - ground - 1.5) ** 2)
         wavelength = 299_792_458.0 / 3.5e9
         friis_db = 20.0 * np.log10(wavelength / (4.0 * np.pi * distance))
-        assert (gain[rows, columns] <= friis_db + 6.05).all()
+        assert (gain[rows, columns] <= friis_db + 6.0 + slack).all()
         here = gain[rows, columns]
         order = np.argsort(distance)
-        near, far = order[: len(order) // 3], order[-(len(order) // 3) :]
+        # Only the nearest streets: an avenue of Paris reaches farther than the blocks beside it.
+        near, far = order[: len(order) // 12], order[-(len(order) // 3) :]
         assert np.median(here[near]) > np.median(here[far]) + 5.0
         # The mast stands in the street, so the cells around it are in sight: a map shifted or transposed against its
         # coordinates would not show free space there.
@@ -110,23 +118,36 @@ def test_gains_fall_with_distance_and_stay_below_the_ceiling(scene: scenes.Scene
 def test_every_gnb_is_the_best_one_somewhere(scene: scenes.Scene) -> None:
     best = scene.path_gain_db[:, scene.street].argmax(axis=0)
     share = np.bincount(best, minlength=len(scene.gnb_xyz_m)) / best.size
-    assert share.min() >= 0.03
+    # One site of Florence stands in an enclosed court and serves little else.
+    assert share.min() >= 0.15 / len(share)
     assert share == pytest.approx(scene.manifest["best_server_share"], abs=2e-3)
 
 
-def test_a_grid_of_gnbs_covers_munich_with_measured_noise() -> None:
-    munich = scenes.load("munich")
-    assert len(munich.gnb_xyz_m) >= 7
-    spacing = np.linalg.norm(munich.gnb_xyz_m[:, None] - munich.gnb_xyz_m[None], axis=-1)
+@pytest.mark.parametrize(("name", "neighbour_m"), [
+    ("munich", 300.0), ("etoile", 260.0), ("florence", 290.0), ("san_francisco", 320.0),
+])  # fmt: skip
+def test_a_grid_of_gnbs_covers_each_city_with_measured_noise(name: str, neighbour_m: float) -> None:
+    city = scenes.load(name)
+    assert 7 <= len(city.gnb_xyz_m) <= 19
+    spacing = np.linalg.norm(city.gnb_xyz_m[:, None] - city.gnb_xyz_m[None], axis=-1)
     np.fill_diagonal(spacing, np.inf)
-    assert spacing.min() > 100.0 and spacing.min(axis=1).max() < 300.0
-    assert munich.manifest["noise"]["two_builds_p95_db"] < 1.0
-    assert "OpenStreetMap" in munich.manifest["attribution"]
-    assert sum(file.stat().st_size for file in assets.ASSETS.glob("munich.*")) < 3_000_000
+    assert spacing.min() > 100.0 and spacing.min(axis=1).max() < neighbour_m
+    assert city.manifest["noise"]["two_builds_p95_db"] < 2.5
+    assert city.manifest["noise"]["serving_link_p95_db"] < 1.5
+    assert "OpenStreetMap" in city.manifest["attribution"]
+
+
+@pytest.mark.parametrize("name", CITIES)
+def test_a_city_ships_what_the_command_without_options_builds(name: str) -> None:
+    assert json.loads(json.dumps(dataclasses.asdict(spec_for(name)))) == scenes.load(name).manifest["spec"]
+
+
+def test_all_assets_together_are_small() -> None:
+    assert sum(file.stat().st_size for file in assets.ASSETS.iterdir()) < 15_000_000
 
 
 def test_unknown_name_lists_the_available_ones() -> None:
-    with pytest.raises(SceneError, match=r"'atlantis'.*munich, simple_street_canyon"):
+    with pytest.raises(SceneError, match=r"'atlantis'.*munich, .*simple_street_canyon"):
         scenes.load("atlantis")
 
 
@@ -158,6 +179,41 @@ def test_arrays_of_different_shapes_are_refused(tmp_path: Path) -> None:
     assets.write(tmp_path / "bad.npz", arrays | {"street": arrays["street"][:-1]}, {"name": "bad"})
     with pytest.raises(SceneError, match=r"street has shape .* needs"):
         scenes.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("gnb_xyz_m", np.zeros((0, 3)), r"gnb_xyz_m holds no gNB"),
+    ("gnb_xyz_m", np.full((3, 3), np.nan), r"gnb_xyz_m holds 9 numbers that are not finite"),
+    ("path_gain_cdb", np.full((3, 24, 37), np.inf), r"path_gain_db holds 2664 numbers that are not finite"),
+    ("origin_m", np.array([0.0, np.nan]), r"origin_m holds 1 numbers"),
+    ("cell_size_m", np.array(0.0), r"cell_size_m is 0.0"),
+    ("street", np.zeros((24, 37), bool), r"street needs two cells"),
+    ("destinations", np.full((12, 2), 99, np.int16), r"destinations holds a cell that is not on the street"),
+    ("next_direction", np.zeros((12, 24, 37), np.uint8), r"next_direction leads off the street"),
+])  # fmt: skip
+def test_contents_that_would_strand_a_ue_are_refused(
+    key: str, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    arrays = scenes.load("simple_street_canyon").to_arrays()
+    if key == "gnb_xyz_m" and not len(value):
+        arrays["path_gain_cdb"] = arrays["path_gain_cdb"][:0]
+    assets.write(tmp_path / "bad.npz", arrays | {key: value}, {"name": "bad"})
+    with pytest.raises(SceneError, match=rf"bad\.npz: {message}.*: build it again"):
+        scenes.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("name", ["simple_street_canyon", "etoile", "florence", "san_francisco", "umi-04", "uma-00"])
+def test_the_environment_runs_on_worlds_of_any_number_of_cells(name: str) -> None:
+    env = parallel_env({"scene": name, "num_ues": 4, "scoring": {"mode": "none"}}, max_cycles=30)
+    observations, _ = env.reset(seed=3)
+    scene = scenes.load(name)
+    while env.agents:
+        observations, _, _, _, _ = env.step({a: env.action_space(a).sample() for a in env.agents})
+        assert all(np.isfinite(row).all() and row.shape == env.observation_space("ue_0").shape
+                   for row in observations.values())
+        ue = env.core.sim.state.ue[0]
+        assert scene.street[ue["row"], ue["col"]].all()
+    assert env.core.sim.num_cells == len(scene.gnb_xyz_m)
 
 
 def test_shortest_routes_cost_what_brute_force_finds() -> None:
@@ -246,6 +302,30 @@ def test_scene_given_by_path_builds_like_the_one_given_by_name(tmp_path: Path) -
     given = build(spec_for(rt.scene.simple_street_canyon, **small), tmp_path / "given")
     assert given["npz_sha256"] == named["npz_sha256"]
     assert given["spec"]["source"] == "simple_street_canyon.xml"
+
+
+@needs_ray_tracer
+def test_a_mitsuba_file_of_the_users_own_builds(tmp_path: Path) -> None:
+    box = "".join(
+        f'''<shape type="cube" id="house_{n}"><transform name="to_world"><scale x="12" y="25" z="10"/>
+        <translate x="{x}" y="0" z="10"/></transform><ref id="wall" name="bsdf"/></shape>'''
+        for n, x in enumerate((-40, 0, 40))
+    )
+    # Ground and houses share a material, which Sionna would merge into one object.
+    (tmp_path / "village.xml").write_text(f'''<scene version="2.1.0">
+        <bsdf type="itu-radio-material" id="wall"><string name="type" value="concrete"/>
+        <float name="thickness" value="0.2"/></bsdf>
+        <shape type="rectangle" id="ground"><transform name="to_world"><scale x="80" y="60"/></transform>
+        <ref id="wall" name="bsdf"/></shape>{box}</scene>''')
+    options = ["--inter-site", "45", "--mast", "8", "--samples", "20000", "--passes", "2", "--destinations", "4"]
+    assert main(["build", str(tmp_path / "village.xml"), *options, "--out", str(tmp_path)]) == 0
+    village = scenes.load(tmp_path / "village.npz")
+    assert village.street.shape == (24, 32) and len(village.gnb_xyz_m) >= 2
+    row, column = np.indices((24, 32))
+    x, y = village.origin_m[0] + 5.0 * column, village.origin_m[1] + 5.0 * row
+    houses = (np.abs(x[..., None] - [-40.0, 0.0, 40.0]) < 12.0).any(axis=-1) & (np.abs(y) < 25.0)
+    assert (village.street == ~houses).all()
+    assert "attribution" not in village.manifest
 
 
 @needs_ray_tracer
