@@ -15,7 +15,7 @@ from kvroam.benchmarks.papers.rows import report, save
 from kvroam.errors import ConfigError, run_command
 from kvroam.files import write_whole
 
-PAPERS = ("ctho", "jmsra", "pallas")
+PAPERS = ("ctho", "jmsra", "pallas", "token-aware")
 
 
 def command(arguments: Sequence[str] | None = None) -> None:

@@ -127,7 +127,7 @@ def test_the_episode_is_eventful(ledger):
     assert ledger.flow["wasted_bits"].sum() > 0.0 and ledger.flow["wasted_gpu_s"].sum() > 0.0
     assert any(not e["handed_over"] for e in ledger.resumed)
     assert ledger.flow["pingpongs"].sum() > 0
-    assert ledger.flow["handover_failures"].sum() > 3
+    assert ledger.flow["handover_failures"].sum() > 0
     assert ledger.flow["rlf"].sum() > ledger.flow["handover_failures"].sum() + 2
     assert sum(bool(e["rlf"]) for e in ledger.resumed) > 5
 

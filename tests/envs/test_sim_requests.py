@@ -174,7 +174,8 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
     ue = np.zeros((1, 2), [("phase", "i4"), ("handover_s", "f8")])
     state = SimpleNamespace(flow=np.zeros((1, 2), FLOW), answer=answer, world=world, ue=ue)
     state.flow["refused"] = 1
-    return SimpleNamespace(sim=SimpleNamespace(state=state), reward=np.zeros((1, 2)), scores=None, events=lambda: [])
+    sim = SimpleNamespace(state=state, interval_s=0.1)
+    return SimpleNamespace(sim=sim, reward=np.zeros((1, 2)), scores=None, events=lambda: [])
 
 
 def test_goodput_is_the_share_of_requests_that_meet_both_objectives():

@@ -222,7 +222,7 @@ def test_the_observation_shows_the_free_share_of_every_candidate(city, phy):
     row = observe(view)[0, 0]
     for k in range(1, 9):
         sessions = 2 if view.candidates[0, 0, k] == 1 else 0
-        assert row[OWN + k * PER_CANDIDATE + 9] == pytest.approx((3.5 - sessions) / 3.5)
+        assert row[OWN + k * PER_CANDIDATE + 10] == pytest.approx((3.5 - sessions) / 3.5)
 
 
 def test_memory_that_does_not_hold_all_sessions_is_refused_with_what_is_needed(city, phy):
