@@ -147,6 +147,9 @@ class GreedyPlanner:
         # Somebody who is left behind has no handover to prepare for or to move with.
         reactive = np.array([option.when in (_EARLY, _AT) for option in self.options])
         table[reactive[:, None] & ~leaving] = np.inf
+        # A server without memory for the session would refuse it.
+        moves = np.array([option.when != _STAY for option in self.options])
+        table[moves[:, None] & (view.free_memory_bytes[e, target] < view.session_bytes)] = np.inf
         for i, best in enumerate(table.argmin(axis=0)):
             self._write(plans[e[i], u[i]], self.options[best], int(target[i]), bool(leaving[i]))
             self._moving[e[i], u[i]] = self._added[best]
