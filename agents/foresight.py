@@ -38,6 +38,7 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
     """
     future = copy.copy(sim)
     future.state = State(*(array.copy() for array in sim.state))
+    future.link = None  # decoding errors delay tokens, they move nobody
     plans = idle_plans(sim.num_envs, sim.num_ues)
     ue, decided = future.state.ue, sim.params["policy_trigger"][0] == 1
     times, cells = [], []
