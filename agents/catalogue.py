@@ -103,7 +103,7 @@ CATALOGUE: dict[str, Entry] = {
         lambda config, seed: dict(config=config)),
     "foresight": Entry(
         Foresight, "Upper bound, not a competitor: prepares exactly in time for the handovers that will come.",
-        "ours", "it reads the future from a copy of the simulator"),
+        "ours", "it reads the future from a copy of the simulator", lambda config, seed: dict(config=config)),
 }
 
 # Names for arguments that are often wanted.

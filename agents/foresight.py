@@ -1,20 +1,22 @@
-"""A bound, not a competitor: Pallas' preparation with the true future instead of a prediction.
+"""A bound, not a competitor: the greedy planner with the true future instead of running A3 timers.
 
-It reads what no network knows (NetworkView.sim), so it says what better prediction could be worth at most to a policy
-that prepares by prefill and streaming; it is no optimum over all policies.
+It reads what no network knows (NetworkView.sim), so it says what perfect prediction would be worth to a policy that
+plans each UE alone by the delay model; it is no optimum over all policies.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 
+from ..envs.config import HandoverConfig
 from ..envs.sim.simulator import Simulator, idle_plans
-from ..envs.sim.state import DETOUR, STAY, State
+from ..envs.sim.state import STAY, State
 from ..envs.view import NetworkView
 from .base import label
-from .pallas import Pallas
+from .planner import _EARLY, GreedyPlanner, Situation
 
 _AHEAD_S, _REFRESH_S = 10.0, 5.0
 _MOST = 8  # changes of cell that are remembered per UE
@@ -36,6 +38,7 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
     """
     future = copy.copy(sim)
     future.state = State(*(array.copy() for array in sim.state))
+    future.link = None  # decoding errors delay tokens, they move nobody
     plans = idle_plans(sim.num_envs, sim.num_ues)
     ue, decided = future.state.ue, sim.params["policy_trigger"][0] == 1
     times, cells = [], []
@@ -57,20 +60,22 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
             np.pad(np.take_along_axis(cell, order, axis=-1), pad, constant_values=-1))
 
 
-class Foresight(Pallas):
-    """Upper bound by foresight: knows every handover of the next seconds, prepares exactly in time, never in vain.
+class Foresight(GreedyPlanner):
+    """Upper bound by foresight: knows every handover of the next seconds, and prepares exactly in time.
 
-    A session stays where it is when its UE will be back within `back_s`. Not a competitor.
+    A preparation starts when an eighth of the time left would no longer be enough: the transfers of a whole convoy may
+    share the link, and to be early costs next to nothing where nothing is in vain.
+    A session that stays is known to be forwarded only until its UE comes back. Not a competitor.
 
     Args:
-        bits: precision of the KV that is streamed.
-        back_s: a visit to another cell that ends sooner, back at the session's server, moves nothing [s].
+        config: the environment.
+        rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
     """
 
-    def __init__(self, bits: int = 16, back_s: float = 2.0) -> None:
-        super().__init__(bits=bits)
-        self.back_s = back_s
-        self.name = label("foresight", bits=(bits, 16), back_s=(back_s, 2.0))
+    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0) -> None:
+        super().__init__(config, rest_tokens)
+        self.name = label("foresight", rest_tokens=(rest_tokens, 1000.0))
+        self._early = np.array([option.when == _EARLY for option in self.options])
 
     def reset(self, view: NetworkView) -> None:
         """Look ahead anew."""
@@ -94,22 +99,32 @@ class Foresight(Pallas):
         if getattr(self, "_keys", np.empty(0)).shape != view.sim.state.keys.shape:
             self.reset(view)
         self._look(view)
-        plans = super().act(view)
-        plans["medium"] = np.where(self._visits(view), DETOUR, plans["medium"])
-        return plans
+        return super().act(view)
 
     def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray]:
-        """What will happen, except short visits, [E, U]."""
+        """What will happen, as far as preparations reach, [E, U]."""
         time, cell = self._ahead(view, 0)
-        skip = self._visits(view)
-        return np.where(skip, -1, cell), np.where(skip, np.inf, np.maximum(time - view.time_s[:, None], 0.0))
+        in_s = np.maximum(time - view.time_s[:, None], 0.0)
+        known = in_s <= _REFRESH_S
+        return np.where(known, cell, -1), np.where(known, in_s, np.inf)
 
-    def _visits(self, view: NetworkView) -> np.ndarray:
-        """UEs whose next cell is left for the session's server soon after, bool [E, U]."""
+    def decides(self, situation: Situation, table: np.ndarray, chosen: np.ndarray, view: NetworkView) -> np.ndarray:
+        """Preparations wait as long as an eighth of the time left is as good as all of it."""
+        later = replace(situation, ahead_s=np.maximum(situation.ahead_s / 8.0 - view.interval_s, 0.0))
+        column = np.arange(len(chosen))
+        waits = self._table(later, view)[chosen, column] <= table[chosen, column] + 1e-9
+        return ~(self._early[chosen] & waits & (situation.ahead_s > 2.0 * view.interval_s))
+
+    def situation(self, view: NetworkView, e, u, target, ahead_s, behind) -> Situation:
+        """As the planner's, but who comes back to the session's server is forwarded until then only."""
+        s = super().situation(view, e, u, target, ahead_s, behind)
         first, second = self._ahead(view, 0), self._ahead(view, 1)
+        begins = np.where(behind, view.time_s[e], first[0][e, u])
+        ends, where = (np.where(behind, first[i][e, u], second[i][e, u]) for i in (0, 1))
+        away_s = np.where((where == view.server_cell[e, u]) & np.isfinite(ends), ends, np.inf) - begins
         with np.errstate(invalid="ignore"):
-            soon = second[0] - first[0] <= self.back_s
-        return soon & (second[1] == view.server_cell)
+            forwarded = np.where(np.isfinite(away_s), s.tokens_per_s * away_s, np.inf)
+        return replace(s, forwarded=np.minimum(s.rest, forwarded))
 
     def _ahead(self, view: NetworkView, nth: int) -> tuple[np.ndarray, np.ndarray]:
         """Time and cell of the `nth` change that is still to come, [E, U]."""

@@ -169,6 +169,7 @@ class Pallas:
         wrong = preparing & ((known & (cell != view.migration_target)) | (now > self._give_up_s))
         plans["target"] = np.where(wrong, CANCEL, plans["target"])
         able = known & (cell != view.server_cell) & ((phase == IDLE) | wrong) & (phase != INTERRUPTED)
+        able &= np.take_along_axis(view.free_memory_bytes, np.maximum(cell, 0), axis=1) >= view.session_bytes
         if able.any():
             e, u = np.nonzero(able)
             opens = self._window_s(view, e, u, cell[e, u], in_s[e, u])

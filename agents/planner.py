@@ -44,6 +44,7 @@ class Situation:
 
     context: np.ndarray  # [tokens]
     rest: np.ndarray  # tokens that the session will still produce [tokens]
+    forwarded: np.ndarray  # how many of them take the detour if it stays [tokens]
     ahead_s: np.ndarray  # until the handover; 0 for one that was left behind [s]
     behind: np.ndarray  # left behind already: the UE is at the target [bool]
     drift: np.ndarray  # KL per measured token that the cache has now [nat]
@@ -70,7 +71,7 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     scale, hop = serving.context_scale, config.backhaul.hop_s
     if option.when == _STAY:
         base = np.where(s.behind, 0.0, price.interruption * (radio + first))
-        return base + price.detour * hop * s.rest + price.drift * s.drift * s.rest / scale
+        return base + price.detour * hop * s.forwarded + price.drift * s.drift * s.rest / scale
     sent = option.keep * bits_per_token
     prefix = s.context if option.medium == TOKEN else np.zeros_like(s.context)
     if option.medium == SPLIT:
@@ -133,21 +134,27 @@ class GreedyPlanner:
         self._drift = np.where(view.healthy, 0.0, np.where(phase == IDLE, np.maximum(self._drift, self._moving),
                                                            self._drift))
         behind = (server != view.radio_cell) & (phase == IDLE)
-        soon = np.isfinite(view.handover_in_s) & (view.handover_cell >= 0) & (view.handover_cell != server)
-        soon &= (phase == IDLE) | ((phase == PREPARING) & (view.migration_target != view.handover_cell))
+        cell, in_s = self.forecast(view)
+        soon = np.isfinite(in_s) & (cell >= 0) & (cell != server)
+        soon &= (phase == IDLE) | ((phase == PREPARING) & (view.migration_target != cell))
         # A handover that no timer announced (a link failure): stay, then fetch.
         plans = idle_plans(view.num_envs, view.num_ues)
         e, u = np.nonzero(soon | behind)
         if not e.size:
             return plans
         leaving = soon[e, u]
-        target = np.where(leaving, view.handover_cell[e, u], view.radio_cell[e, u])
-        situation = self._situation(view, e, u, target, ~leaving)
+        target = np.where(leaving, cell[e, u], view.radio_cell[e, u])
+        situation = self.situation(view, e, u, target, np.where(leaving, in_s[e, u], 0.0), ~leaving)
         table = self._table(situation, view)
         # Somebody who is left behind has no handover to prepare for or to move with.
         reactive = np.array([option.when in (_EARLY, _AT) for option in self.options])
         table[reactive[:, None] & ~leaving] = np.inf
-        for i, best in enumerate(table.argmin(axis=0)):
+        # A server without memory for the session would refuse it.
+        moves = np.array([option.when != _STAY for option in self.options])
+        table[moves[:, None] & (view.free_memory_bytes[e, target] < view.session_bytes)] = np.inf
+        chosen = table.argmin(axis=0)
+        for i in np.flatnonzero(self.decides(situation, table, chosen, view)):
+            best = chosen[i]
             self._write(plans[e[i], u[i]], self.options[best], int(target[i]), bool(leaving[i]))
             self._moving[e[i], u[i]] = self._added[best]
         return plans
@@ -171,7 +178,15 @@ class GreedyPlanner:
         plan["medium"] = DETOUR if stays else option.medium
         plan["keep"], plan["bits"] = option.keep, option.bits
 
-    def _situation(self, view: NetworkView, e, u, target, behind) -> Situation:
+    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray]:
+        """Next cell (-1: none) and time until the handover (inf: none) of every UE: running A3 timers, [E, U]."""
+        return view.handover_cell, view.handover_in_s
+
+    def decides(self, situation: Situation, table: np.ndarray, chosen: np.ndarray, view: NetworkView) -> np.ndarray:
+        """Whether the cheapest option of each session is put into its plan now, bool [N]."""
+        return np.ones(len(chosen), bool)
+
+    def situation(self, view: NetworkView, e, u, target, ahead_s, behind) -> Situation:
         """The delay model's inputs for the listed sessions."""
         source, config = view.server_cell[e, u], self.config
         if view.pool:
@@ -186,9 +201,9 @@ class GreedyPlanner:
         rate = config.serving.decode_tokens_per_s
         talk_s = config.sessions.answer_tokens[0] / rate
         share = talk_s / (talk_s + config.sessions.think_s)
+        rest = np.clip(end - context, 0.0, self.rest_tokens)
         return Situation(
-            context=context, rest=np.clip(end - context, 0.0, self.rest_tokens),
-            ahead_s=np.where(behind, 0.0, np.maximum(np.where(behind, 0.0, view.handover_in_s[e, u]), 0.0)),
-            behind=behind, drift=self._drift[e, u], rate_bps=capacity, queue_s=queue,
+            context=context, rest=rest, forwarded=rest, ahead_s=np.maximum(ahead_s, 0.0), behind=behind,
+            drift=self._drift[e, u], rate_bps=capacity, queue_s=queue,
             wait_s=view.prefill_wait_s[e, target], prefill_s_per_token=view.prefill_s_per_token[e, target],
             tokens_per_s=np.where(view.streaming[e, u], rate, share * rate))

@@ -82,6 +82,7 @@ class TwoChoices:
         wait = queue if MEDIA[self.medium] == "kv" else np.maximum(view.prefill_wait_s[e, here], queue)
         stay = placement_cost(homes[e, there] - 1.0, 0.0, 0.0, self.detour_s, self.load_weight)
         go = placement_cost(homes[e, here], wait, move, 0.0, self.load_weight)
+        go = np.where(view.free_memory_bytes[e, here] < view.session_bytes, np.inf, go)
         e, u, here = e[go < stay], u[go < stay], here[go < stay]
         plans["target"][e, u], plans["medium"][e, u] = here, self.medium
         return plans

@@ -79,7 +79,7 @@ def plans_of(city, phy, policy, contexts):
 
 
 def test_per_user_everybody_solves_alone(city, phy):
-    contexts = [1000.0, 4000.0, 6000.0]
+    contexts = [5000.0, 5500.0, 6000.0]
     plans = plans_of(city, phy, CtHO(per_user=True), contexts)
     alone = [int(plans_of(city, phy, CtHO(), [context])["prefix"][0]) for context in contexts]
     assert plans["prefix"].tolist() == alone and (plans["medium"] == SPLIT).all()

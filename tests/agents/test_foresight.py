@@ -48,7 +48,7 @@ def test_the_changes_of_cell_come_as_foreseen_under_another_policy(trigger):
 
 def test_it_never_prepares_in_vain_and_hardly_waits():
     core = core_at([3, 4])
-    policy = Foresight()
+    policy = Foresight(core.config)
     policy.reset(core.view)
     wasted, delays = 0.0, []
     for _ in range(300):
@@ -61,7 +61,8 @@ def test_it_never_prepares_in_vain_and_hardly_waits():
 
 
 def test_an_environment_that_begins_anew_is_looked_at_anew():
-    core, policy = core_at([3, 4]), Foresight()
+    core = core_at([3, 4])
+    policy = Foresight(core.config)
     policy.reset(core.view)
     first = policy._time.copy()
     core.sim.seed(1, 77)

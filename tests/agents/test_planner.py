@@ -26,6 +26,7 @@ def situation(**changes) -> Situation:
     """One session of 4000 tokens in the laboratory."""
     base = dict(context=4000.0, rest=0.0, ahead_s=0.0, behind=False, drift=0.0, rate_bps=LINK_BPS, queue_s=0.0,
                 wait_s=0.0, prefill_s_per_token=SERVING.prefill_s_per_token, tokens_per_s=0.0)
+    base["forwarded"] = changes.get("rest", 0.0)
     return Situation(**{name: np.array([value]) for name, value in (base | changes).items()})
 
 
@@ -119,7 +120,7 @@ def test_the_policy_writes_the_cheapest_plan(city, phy):
     assert (plans["target"][0], plans["medium"][0]) == (-1, DETOUR)
     # Detour for 1000 tokens costs 2.0, fetching 1000 tokens far less.
     assert plans["target"][1] == 1 and plans["medium"][1] != DETOUR
-    s = policy._situation(view, *(np.array([value]) for value in (0, 2, 4, False)))
+    s = policy.situation(view, *(np.array([value]) for value in (0, 2, 4, 0.05, False)))
     table = [costs(option, s, CONFIG, SERVING.kv_bits_per_token(option.bits))[0] for option in policy.options]
     assert policy._table(s, view)[:, 0] == pytest.approx(table, rel=1e-12)
     best = policy.options[int(np.argmin(table))]

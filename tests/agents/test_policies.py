@@ -88,9 +88,10 @@ def test_ctho_costs_no_more_than_the_worse_of_its_ends() -> None:
     assert cost["ctho"] <= max(cost["tho"], cost["cho"])
 
 
-def test_foresight_is_not_worse_than_the_prediction_it_replaces() -> None:
+def test_foresight_is_better_than_whoever_must_predict() -> None:
     seeds = tuple(range(20, 28))
-    assert play("foresight", seeds=seeds, steps=200)[0] < play("pallas", seeds=seeds, steps=200)[0]
+    assert play("foresight", seeds=seeds, steps=200)[0] < min(
+        play(name, seeds=seeds, steps=200)[0] for name in ("pallas", "greedy-planner"))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -98,7 +99,7 @@ def test_a_policy_bears_the_name_that_makes_it(name: str) -> None:
     config = load(Experiment, "handover", ["scoring.mode=none"])
     policy = agents.make(name, config)
     assert agents.make(policy.name, config).name == policy.name
-    assert policy.name == name or name in ALIASES
+    assert policy.name in (name, ALIASES.get(name))
 
 
 def test_different_arguments_make_different_names() -> None:

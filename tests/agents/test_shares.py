@@ -60,8 +60,10 @@ def test_the_market_is_an_equilibrium(seed):
     rates, cross = market_rates(budget, links, capacity), crossing(links, len(capacity))
     load = rates @ cross
     assert (load <= capacity * (1 + 1e-9)).all()
+    full = load > capacity * (1 - 1e-5)
+    assert full.any()
     worth = budget / rates
-    _, unexplained = nnls(cross[:, load > capacity * (1 - 1e-5)], worth)
+    _, unexplained = nnls(cross[:, full], worth)
     assert unexplained <= 1e-4 * np.linalg.norm(worth)
 
 
