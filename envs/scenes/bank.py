@@ -244,7 +244,8 @@ def _manifest(spec: BankSpec, scenario: Scenario, built: Scene, command: str) ->
         "command": command,
         "spec": asdict(spec),
         "model": f"TR 38.901 {'UMi street canyon' if spec.scenario == 'umi' else 'UMa'}, outdoor UEs: LoS probability "
-        "(table 7.4.2-1), path loss (7.4.1-1), shadowing (7.4.4, 7.5-6), LoS state correlated in space (7.6.3.1, Gaussian autocorrelation); "
+        "(table 7.4.2-1), path loss (7.4.1-1), shadowing (7.4.4, 7.5-6), LoS state correlated in space (7.6.3.1, "
+        "Gaussian autocorrelation); "
         "isotropic antennas; no ray tracing",
         "parameters": asdict(scenario),
         "grid": {"gnbs": gnbs, "rows": rows, "columns": columns, "street_height_m": [0.0, 0.0]},

@@ -22,7 +22,7 @@ def exact() -> ExactPhy:
 
 def lonely_links(sinr_db: np.ndarray, envs: int) -> State:
     """A state in which UE u streams alone through cell u at sinr_db[u]."""
-    state = allocate(envs, len(sinr_db), len(sinr_db), 1)
+    state = allocate(envs, len(sinr_db), len(sinr_db), 1, 1)
     state.ue["sinr_db"], state.ue["radio"], state.ue["streaming"] = sinr_db, np.arange(len(sinr_db)), True
     for e in range(envs):
         state.keys[e] = keys(e)
@@ -134,7 +134,7 @@ def test_equal_links_fail_equally_wherever_they_stand_in_the_batch(exact: ExactP
             assert len(set(failure.tolist())) == 1
 
 
-def test_exact_changes_air_time_alone_and_leaves_torchs_generator() -> None:
+def test_exact_changes_times_on_the_air_alone_and_leaves_torchs_generator() -> None:
     import torch
 
     table, exact = core("table", 2), core("exact", 2)
@@ -144,9 +144,10 @@ def test_exact_changes_air_time_alone_and_leaves_torchs_generator() -> None:
         for _ in range(10):
             made.step(idle_plans(2, 5))
     assert torch.equal(before, torch.get_rng_state())
-    for field in table.sim.state.ue.dtype.names or ():
-        same = (table.sim.state.ue[field] == exact.sim.state.ue[field]).all()
-        assert same != (field == "air_s"), field
+    # What is measured on the air may differ, nothing that decides where anybody goes or what is sent.
+    different = {field for field in table.sim.state.ue.dtype.names or ()
+                 if table.sim.state.ue[field].tobytes() != exact.sim.state.ue[field].tobytes()}
+    assert "air_s" in different and different <= {"air_s", "ttft_s", "answer_s"}
     assert exact.sim.state.flow["latency_s"].sum() != table.sim.state.flow["latency_s"].sum()
 
 
