@@ -39,8 +39,9 @@ def shadowing_db(
     rng: np.random.Generator,
     sigma_db: float = SHADOW_SIGMA_DB,
     correlation_m: float = SHADOW_CORRELATION_M,
+    exponent: float = 1.0,
 ) -> np.ndarray:
-    """Independent zero-mean Gaussian fields with exponential autocorrelation in space.
+    """Independent zero-mean Gaussian fields with autocorrelation exp(-(distance / correlation_m)^exponent).
 
     White noise is filtered in the Fourier domain on a torus twice the size, so that opposite edges of what is kept
     do not resemble each other.
@@ -52,6 +53,7 @@ def shadowing_db(
         rng: Source of randomness.
         sigma_db: Standard deviation, dB.
         correlation_m: Distance at which the correlation is 1/e, metres.
+        exponent: 1 for the standard's exponential autocorrelation; 2 for a field without its roughness.
 
     Returns:
         float64 [maps, rows, columns], dB.
@@ -61,7 +63,7 @@ def shadowing_db(
     rows, columns = 2 * shape[0], 2 * shape[1]
     down = np.minimum(np.arange(rows), rows - np.arange(rows))[:, None]
     right = np.minimum(np.arange(columns), columns - np.arange(columns))[None, :]
-    correlation = np.exp(-np.hypot(down, right) * cell_size_m / correlation_m)
+    correlation = np.exp(-((np.hypot(down, right) * cell_size_m / correlation_m) ** exponent))
     spectrum = np.maximum(np.fft.fft2(correlation).real, 0.0)
     spectrum *= rows * columns / spectrum.sum()
     white = rng.standard_normal((maps, rows, columns))

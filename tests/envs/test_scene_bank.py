@@ -63,6 +63,12 @@ def test_line_of_sight_is_as_likely_and_as_correlated_as_the_standard_says(name:
     pair = multivariate_normal([0.0, 0.0], [[1.0, np.exp(-1.0)], [np.exp(-1.0), 1.0]])
     assert both == pytest.approx(float(pair.cdf([threshold, threshold])), abs=0.03)
     assert both > probability**2 + 0.02
+    # Smooth edges: 10 m apart, an exponentially correlated state would differ twice as often.
+    near = round(10.0 / bank.PITCH_M[name])
+    rho = np.exp(-((near * bank.PITCH_M[name] / 50.0) ** 2))
+    together = multivariate_normal([0.0, 0.0], [[1.0, rho], [rho, 1.0]]).cdf([threshold, threshold])
+    changes = (sight[:, near:] != sight[:, :-near]).mean()
+    assert changes == pytest.approx(2.0 * (probability - float(together)), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["umi", "uma"])
