@@ -10,6 +10,7 @@ from kvroam.agents.registry import make
 from kvroam.configs.loader import load
 from kvroam.envs.config import Experiment
 from kvroam.envs.core import HandoverCore
+from kvroam.envs.sim.state import DETOUR as STAYS
 from kvroam.envs.sim.state import RESUMED
 
 # Radio links do not fail here: failures depend on interference, and so on what policies do.
@@ -70,3 +71,35 @@ def test_an_environment_that_begins_anew_is_looked_at_anew():
     core.view.refresh()
     policy.act(core.view)
     assert np.array_equal(policy._time[0], first[0]) and not np.array_equal(policy._time[1], first[1])
+
+
+def test_a_short_visit_moves_nothing_and_a_long_one_does():
+    core = core_at([3])
+    policy, moved = Foresight(core.config), {}
+    for visit_s in (0.5, 100.0):
+        core.reset([3])
+        core.sim.state.ue["context"][0, 0] = 6500.0
+        policy.reset(core.view)
+        home = int(core.view.server_cell[0, 0])
+        other = (home + 1) % core.sim.num_cells
+        policy._time[0, 0, :2], policy._cell[0, 0, :2] = (0.05, 0.05 + visit_s), (other, home)
+        e, u = np.array([0]), np.array([0])
+        s = policy.situation(core.view, e, u, np.array([other]), np.array([0.05]), np.array([False]))
+        assert s.forwarded[0] == pytest.approx(min(s.rest[0], s.tokens_per_s[0] * visit_s))
+        best = policy.options[int(policy._table(s, core.view)[:, 0].argmin())]
+        moved[visit_s] = best.medium != STAYS
+    assert moved == {0.5: False, 100.0: True}
+
+
+def test_a_preparation_waits_while_there_is_time():
+    core = core_at([3])
+    policy, prepared = Foresight(core.config), {}
+    for left_s in (4.9, 1.0):
+        core.reset([3])
+        policy.reset(core.view)
+        other = (int(core.view.server_cell[0, 0]) + 1) % core.sim.num_cells
+        policy._time[0, 0, 0], policy._cell[0, 0, 0] = left_s, other
+        policy._time[0, 0, 1:] = np.inf
+        prepared[left_s] = int(policy.act(core.view)[0, 0]["target"])
+    # 3016 tokens take about a quarter of a second.
+    assert prepared == {4.9: -1, 1.0: other}
