@@ -16,7 +16,7 @@ import numpy as np
 from ..envs.sim.state import IDLE, KV, TOKEN
 from ..envs.view import NetworkView
 from ..errors import require
-from .base import reactive_plans
+from .base import label, reactive_plans
 
 NL, CACHE = 0, 1
 Objective = Literal["minmax", "sum"]
@@ -94,8 +94,8 @@ def switching_rate_bps(cost: Costs) -> np.ndarray:
 def share_bandwidth(compute_s, bits, efficiency, bandwidth_hz: float, objective: Objective = "minmax") -> np.ndarray:
     """The bandwidth of each sender for given media, [..., K] [Hz] (ours).
 
-    minmax: bisection on the common latency T with B_i = Q_i / (e_i (T - A_i)), feasible iff the sum fits. sum:
-    B_i proportional to sqrt(Q_i / e_i), from the Lagrangian. Who sends nothing gets nothing.
+    minmax: the common latency T at which the shares B_i = Q_i / (e_i (T - A_i)) sum to B. sum: B_i proportional to
+    sqrt(Q_i / e_i), from the Lagrangian. Who sends nothing gets nothing.
 
     Args:
         compute_s, bits: A [s], Q [bit], [..., K].
@@ -109,17 +109,20 @@ def share_bandwidth(compute_s, bits, efficiency, bandwidth_hz: float, objective:
         total = share.sum(axis=-1, keepdims=True)
         return bandwidth_hz * np.divide(share, total, out=np.zeros_like(share), where=total > 0)
     sends = load > 0
-    # T lies between max A + max load / B (each alone) and max A + sum load / B (equal end times are no worse).
-    start = np.where(sends, compute_s, -np.inf).max(axis=-1, initial=-np.inf)
-    start = np.where(np.isfinite(start), start, 0.0)
-    low, high = start.copy(), start + load.sum(axis=-1) / bandwidth_hz
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        slack = np.maximum(middle[..., None] - compute_s, 1e-300)
-        fits = np.where(sends, load / slack, 0.0).sum(axis=-1) <= bandwidth_hz
-        low, high = np.where(fits, low, middle), np.where(fits, middle, high)
-    slack = np.where(sends, high[..., None] - compute_s, 1.0)
-    return np.where(sends, load / np.maximum(slack, 1e-300), 0.0)
+    if not sends.any():
+        return np.zeros_like(load)
+    # T solves sum load / (T - A) = B, convex and falling; from the left of the root Newton's method never overshoots.
+    end = np.where(sends, compute_s + load / bandwidth_hz, -np.inf).max(axis=-1, keepdims=True)
+    end = np.where(np.isfinite(end), end, 1.0 + compute_s.max(axis=-1, keepdims=True))
+    for _ in range(50):
+        slack = np.where(sends, end - compute_s, 1.0)
+        need = load / slack
+        slope = (need / slack).sum(axis=-1, keepdims=True)
+        step = np.maximum(need.sum(axis=-1, keepdims=True) - bandwidth_hz, 0.0) / np.where(slope > 0.0, slope, 1.0)
+        end = end + step
+        if (step <= 1e-15 * end).all():
+            break
+    return np.where(sends, load / np.where(sends, end - compute_s, 1.0), 0.0)
 
 
 def solve(compute_s, bits, efficiency, bandwidth_hz: float, objective: Objective = "minmax") -> Allocation:
@@ -231,7 +234,7 @@ class JMSRA:
         require(objective in ("minmax", "sum"), f"objective is {objective!r}: choose minmax or sum")
         require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
         self.objective, self.bits = objective, bits
-        self.name = "jmsra" + ("" if objective == "minmax" else "-sum") + ("" if bits == 16 else f"-int{bits}")
+        self.name = label("jmsra", objective=(objective, "minmax"), bits=(bits, 16))
 
     def reset(self, view: NetworkView) -> None:
         """Nothing to remember."""
