@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from kvroam.benchmarks import plans
+from kvroam.configs import GRID
 
 
 def test_names_of_all_plans_differ() -> None:
@@ -35,3 +37,18 @@ def test_the_command_plays_every_plan_in_every_scenario(tmp_path: Path, monkeypa
 def test_one_scenario_is_no_comparison() -> None:
     with pytest.raises(ValueError, match="at least two"):
         plans.command(["--scenarios", "calm"])
+
+
+def test_the_committed_page_says_what_its_own_table_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "plans.md").read_text()
+    head, *rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines()
+                   if line.startswith("| cost") or ("±" in line and line.startswith("|"))]
+    found = {scenario: {row[0]: float(row[i].split()[0]) for row in rows} for i, scenario in enumerate(head) if i}
+    winners, single, excess = plans.verdict(found)
+    assert set(found) == set(GRID) and set(found["default"]) == {plan.name for plan in plans.constant_plans()}
+    stated = re.search(r"\* (\d+) different plans win.*over the grid, `(.*)`, costs (\d+) % more", text, re.S)
+    assert stated is not None
+    assert (int(stated[1]), stated[2]) == (len(set(winners.values())), single)
+    assert abs(100 * excess - int(stated[3])) < 1.0
+    # Choices matter: no plan is right everywhere, and taking one everywhere costs.
+    assert len(set(winners.values())) >= 3 and excess >= 0.1
