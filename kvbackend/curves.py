@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..palette import COLOURS, SHAPES
+
 if TYPE_CHECKING:
     from .sweep import Point
-
-# Okabe and Ito's palette, which readers with any colour vision can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_SHAPES = "os^Dv*"
 
 
 def draw(points: Sequence["Point"], path: Path) -> None:
@@ -32,7 +30,7 @@ def draw(points: Sequence["Point"], path: Path) -> None:
             for j, precision in enumerate(precisions):
                 line = sorted((p for p in points if (p.scorer, p.precision) == (scorer, precision)), key=_bytes)
                 ys = [getattr(p, name) for p in line]
-                style: dict[str, Any] = dict(color=_COLOURS[i % len(_COLOURS)], marker=_SHAPES[j % len(_SHAPES)])
+                style: dict[str, Any] = dict(color=COLOURS[i % len(COLOURS)], marker=SHAPES[j % len(SHAPES)])
                 panel.plot([p.bytes for p in line], ys, lw=0.9, ms=4.5, alpha=0.85, **style)
         panel.set_xscale("log")
         panel.set_xlabel("bytes per handover")
@@ -54,7 +52,7 @@ def _keys(scorers: list[str], precisions: list[str]) -> list[Any]:
     """Legend entries: a colour per scorer, a marker per precision."""
     from matplotlib.lines import Line2D
 
-    colours = [Line2D([], [], color=_COLOURS[i % len(_COLOURS)], label=name) for i, name in enumerate(scorers)]
+    colours = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(scorers)]
     grey: dict[str, Any] = dict(color="#555555", lw=0)
-    shapes = [Line2D([], [], marker=_SHAPES[j % len(_SHAPES)], label=name, **grey) for j, name in enumerate(precisions)]
+    shapes = [Line2D([], [], marker=SHAPES[j % len(SHAPES)], label=name, **grey) for j, name in enumerate(precisions)]
     return colours + shapes

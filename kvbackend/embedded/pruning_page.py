@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...palette import COLOURS
+
 Row = dict[str, Any]
 _TEXT = ("situation", "budget", "scorer", "precision")
-_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#7F7F7F")
+# Black is the oracle; the two windows are both blue.
+_COLOURS = (COLOURS[6], COLOURS[0], COLOURS[5], *COLOURS[1:5], COLOURS[7])
 _DRAWN = ("oracle", "window", "window@head", "window-raw", "attention-sum-raw", "key-norm", "streaming", "random")
 
 
