@@ -34,6 +34,7 @@ def tapped_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
     scaling: float | None = None,
     kvroam_tap: Tap | None = None,
     **_: Any,
@@ -44,6 +45,7 @@ def tapped_attention(
 
     Args:
         query: [B, H, T, D]; key, value: [B, Hkv, N, D]; attention_mask: bool [B, 1, T, N], True where visible.
+        dropout: not used; it stands where transformers has it, because some callers pass it by position.
 
     Returns:
         [B, T, H, D] and None, as the attention interface of transformers expects.

@@ -19,7 +19,7 @@ class PressScorer:
 
     The press sees what kvpress would show it: the attention module, the hidden states before attention, the rotated
     keys and the values as they are cached, and the keyword arguments of the layer, position embeddings included. A
-    press with an attribute `output_attentions` (ObservedAttentionPress) also sees attention weights. Where a cache was
+    press that insists on attention weights (ObservedAttentionPress asserts them) gets those too. Where a cache was
     pruned before, it sees the tokens that are left; their hidden states are those of the whole cache.
 
     Args:
@@ -79,11 +79,13 @@ class PressScorer:
         cos, sin = (x[:, where] for x in keywords["position_embeddings"])
         seen = {**keywords, "position_embeddings": (cos, sin), "hidden_states": hidden[:, where]}
         seen |= {"attention_mask": None, "position_ids": where[None], "cache_position": where}
-        attentions = None
-        if hasattr(self.press, "output_attentions"):
-            attentions = _attentions(view, module.layer_idx, positions, keys)
         try:
-            scores = self.press.score(module, hidden[:, where], keys, values, attentions, seen)
+            try:
+                scores = self.press.score(module, hidden[:, where], keys, values, None, seen)
+            except (AssertionError, TypeError, AttributeError):
+                # Weights take longer than most scores, so only a press that cannot do without them gets them.
+                attentions = _attentions(view, module.layer_idx, positions, keys)
+                scores = self.press.score(module, hidden[:, where], keys, values, attentions, seen)
         except (RuntimeError, TypeError, KeyError, AttributeError, AssertionError, IndexError, ValueError) as error:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise ConfigError(

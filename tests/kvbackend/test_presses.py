@@ -49,7 +49,9 @@ class Spy:
 
 
 class AttentionSpy(Spy):
-    output_attentions = False
+    def score(self, module, hidden_states, keys, values, attentions, kwargs):
+        assert attentions is not None, "set attn_implementation to eager"
+        return super().score(module, hidden_states, keys, values, attentions, kwargs)
 
 
 def build(model, scorer, **settings) -> KVBackend:
@@ -192,7 +194,7 @@ def test_kvpress_keeps_the_same_keys(model, name):
     press = getattr(kvpress, name)(compression_ratio=0.5)
     tokens = np.random.default_rng(1).integers(0, VOCAB, 200)
     network = copy.deepcopy(model)
-    network.set_attn_implementation("eager" if hasattr(press, "output_attentions") else "sdpa")
+    network.set_attn_implementation("eager" if name == "ObservedAttentionPress" else "sdpa")
     cache = DynamicCache()
     with torch.no_grad(), press(network):
         network.model(input_ids=torch.from_numpy(tokens)[None], past_key_values=cache, use_cache=True,
