@@ -153,7 +153,8 @@ class CtHO:
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        plans = reactive_plans(view, KV, bits=self.bits)
+        # A handover that no timer announced (a lost command, a failed link) is split for that UE alone, at its instant.
+        plans = reactive_plans(view, SPLIT, bits=self.bits)
         if not self.per_user:
             plans["weight"] = self._first_come_first_served(view)
         soon = np.isfinite(view.handover_in_s) & (view.handover_cell != view.server_cell)

@@ -242,6 +242,7 @@ class JMSRA:
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
         plans = reactive_plans(view, TOKEN, bits=self.bits)
+        plans["medium"] = self._alone(view)
         coming = np.isfinite(view.handover_in_s) & (view.handover_cell != view.server_cell) & (view.phase == IDLE)
         sending = (view.phase != IDLE) & (view.bits_left > 0)
         involved = coming | sending
@@ -252,6 +253,15 @@ class JMSRA:
                 group = np.flatnonzero(involved[e] & (view.pool | (server[e] == source)))
                 self._plan_group(view, plans, int(e), group, int(source), coming[e, group])
         return plans
+
+    def _alone(self, view: NetworkView) -> np.ndarray:
+        """Medium [E, U] for a handover that no timer announced: the faster one towards the strongest neighbour."""
+        rows = np.arange(view.num_envs)[:, None]
+        target, source = np.maximum(view.candidates[..., 1], 0), 0 if view.pool else view.server_cell
+        rebuild = (view.prefill_wait_s[rows, target] + view.prefill_s_per_token[rows, target] * view.context_tokens
+                   + view.prefill_overhead_s)
+        send = view.context_tokens * view.kv_bits_per_token(self.bits) / view.egress_bps[rows, source]
+        return np.where(send < rebuild, KV, TOKEN)
 
     def _plan_group(self, view, plans, e: int, group: np.ndarray, source: int, coming: np.ndarray) -> None:
         context, target = view.context_tokens[e, group], view.handover_cell[e, group]
