@@ -2,7 +2,7 @@
 
     python -m kvroam.benchmarks.mobility --scenes munich simple_street_canyon --out docs
 
-Writes mobility.md, mobility.json and one figure per scene: rates, times of stay, ping-pongs, failures, coverage, and
+Writes mobility.md, mobility.json and a figure per scene (--figures chooses): rates, times of stay, ping-pongs, failures, coverage, and
 the predictor's hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on a policy.
 """
 
@@ -180,7 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--duration", type=float, default=300.0, help="length of each, s (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first (default 0)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default docs)")
+    parser.add_argument("--figures", nargs="*", help="scenes to draw (default: all of them)")
     options = parser.parse_args(arguments)
+    drawn = options.scenes if options.figures is None else options.figures
+    if not set(drawn) <= set(options.scenes):
+        raise ConfigError(f"--figures {' '.join(drawn)}: name only scenes of --scenes {' '.join(options.scenes)}")
     if options.episodes < 1 or options.seed < 0:
         raise ConfigError(f"--episodes {options.episodes} --seed {options.seed}: at least 1 episode and a seed from 0")
     base = resolve(options.config)
@@ -193,8 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "command": f"python -m kvroam.benchmarks.mobility --scenes {' '.join(options.scenes)} "
-                   f"--episodes {options.episodes} --duration {options.duration:g} --seed {options.seed}",
-        "num_ues": config.num_ues, "scenes": {},
+                   f"--episodes {options.episodes} --duration {options.duration:g} --seed {options.seed}"
+                   + ("" if options.figures is None else f" --figures {' '.join(drawn)}".rstrip()),
+        "num_ues": config.num_ues, "scenes": {}, "figures": [],
     }
     from tqdm import tqdm
 
@@ -204,7 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             entry, seen, core = study(scene, config, options.episodes, options.seed, bar.update)
             name = core.sim.scene.name
             results["scenes"][name] = entry
-            write_whole(options.out / f"mobility_{name}.png", partial(figure, core.sim.scene, seen))
+            if scene in drawn:
+                results["figures"].append(name)
+                write_whole(options.out / f"mobility_{name}.png", partial(figure, core.sim.scene, seen))
     text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
     write_whole(options.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     write_whole(options.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))

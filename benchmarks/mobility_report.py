@@ -51,7 +51,7 @@ def page(results: Mapping[str, Any]) -> str:
                          f"| {a['other_cell_share']:.1%} | {a['none_share']:.1%} "
                          f"| {_number(a['time_error_s'], '.2f')} | {a['alarms']} | {a['false_alarm_share']:.1%} |")
     lines += [""]
-    for scene in results["scenes"]:
+    for scene in results["figures"]:
         lines += [f"![{scene}](mobility_{scene}.png)", ""]
     return "\n".join(lines)
 

@@ -106,11 +106,14 @@ def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
     assert (out / "mobility_simple_street_canyon.png").stat().st_size > 10_000
     assert page in capsys.readouterr().out
     again = tmp_path / "again"
-    main(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(again)])
-    assert (again / "mobility.json").read_text() == (out / "mobility.json").read_text()
+    main(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(again),
+          "--figures"])
+    assert not list(again.glob("*.png")) and "![" not in (again / "mobility.md").read_text(encoding="utf-8")
+    assert json.loads((again / "mobility.json").read_text())["scenes"] == results["scenes"]
 
 
 def test_wrong_arguments_are_one_line(tmp_path, capsys):
-    for wrong in (["--episodes", "0"], ["--scenes", "atlantis"], ["--duration", "0"]):
+    for wrong in (["--episodes", "0"], ["--scenes", "atlantis"], ["--duration", "0"],
+                  ["--figures", "etoile"]):
         assert run_command("mobility", main, [*wrong, "--out", str(tmp_path)]) == 2
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("mobility: ")

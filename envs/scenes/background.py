@@ -40,6 +40,7 @@ def shadowing_db(
     sigma_db: float = SHADOW_SIGMA_DB,
     correlation_m: float = SHADOW_CORRELATION_M,
     exponent: float = 1.0,
+    local_mean_m: float = 0.0,
 ) -> np.ndarray:
     """Independent zero-mean Gaussian fields with autocorrelation exp(-(distance / correlation_m)^exponent).
 
@@ -54,17 +55,22 @@ def shadowing_db(
         sigma_db: Standard deviation, dB.
         correlation_m: Distance at which the correlation is 1/e, metres.
         exponent: 1 for the standard's exponential autocorrelation; 2 for a field without its roughness.
+        local_mean_m: Standard deviation of the Gaussian weights of a local mean, metres; `sigma_db` is that of the
+            means, and the correlation is that of the field before it.
 
     Returns:
         float64 [maps, rows, columns], dB.
 
-    Source: TR 38.901 clause 7.4.4, equation 7.4-5.
+    Source: TR 38.901 clause 7.4.4, equation 7.4-5; exponent and local mean are ours.
     """
     rows, columns = 2 * shape[0], 2 * shape[1]
     down = np.minimum(np.arange(rows), rows - np.arange(rows))[:, None]
     right = np.minimum(np.arange(columns), columns - np.arange(columns))[None, :]
     correlation = np.exp(-((np.hypot(down, right) * cell_size_m / correlation_m) ** exponent))
     spectrum = np.maximum(np.fft.fft2(correlation).real, 0.0)
+    if local_mean_m:
+        wave = 2.0 * np.pi * np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None, :]) / cell_size_m
+        spectrum *= np.exp(-((wave * local_mean_m) ** 2))
     spectrum *= rows * columns / spectrum.sum()
     white = rng.standard_normal((maps, rows, columns))
     field = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(spectrum)).real

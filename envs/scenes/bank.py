@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import SceneError
 from . import assets, background, maps, routes, sites
 from .scene import Scene
-from .tr38901 import SCENARIOS, STATE_CORRELATION_M, Scenario, los_probability, path_loss_db
+from .tr38901 import SCENARIOS, STATE_CORRELATION_M, Scenario, los_probability, path_loss_db, soft_state
 
 MAPS = 8
 # Width and height of the windows in lattice columns and rows; they hold 7, 11, 13 or 17 gNBs.
@@ -31,6 +31,9 @@ JITTER_SHARE = 0.1
 # Shape of the state's autocorrelation; the clause names its distance only. With 1 the edge of a shadow is speckled, and
 # vehicles cross it several times where a street has one corner.
 STATE_EXPONENT = 2.0
+# Shadowing and soft state are local means with Gaussian weights of this standard deviation, that of a disc of radius
+# 10 m: shadow fading is defined for local means, and the grid cannot carry what is finer than its pitch.
+LOCAL_MEAN_M = 5.0
 # Gains are rounded to this: far below the shadowing, and the file is little more than half as large as at 0.01 dB.
 RESOLUTION_DB = 0.25
 _CONCERNS = ("streets", "sites", "sight", "shadow")
@@ -137,25 +140,32 @@ def links(
         shadow_rng: Source of the shadowing.
 
     Returns:
-        bool [C, H, W], and float64 [C, H, W] in dB.
+        bool [C, H, W], whether the soft state is above 1/2, and float64 [C, H, W] in dB.
 
-    Source: TR 38.901 clause 7.6.3.1 (a uniform variable, correlated over 50 m, against the LoS probability) and clause
-    7.4.4 (shadowing). That the uniform variable is the distribution function of a Gaussian field is our choice.
+    Source: TR 38.901 clauses 7.6.3.3 (soft state; equation 7.6-19 weighs the amplitude of the channel with line of
+    sight by it, and the other's so that the power weights sum to 1) and 7.4.4 (shadowing). That path loss and
+    shadowing are within the two channels, whose powers add, and the local mean are ours.
     """
-    from scipy.special import ndtr
+    from scipy.ndimage import gaussian_filter
 
     scenario = SCENARIOS[spec.scenario]
     gnbs, shape = len(distance_m), distance_m.shape[1:]
-    state = background.shadowing_db(
-        gnbs, shape, spec.cell_size_m, sight_rng, 1.0, STATE_CORRELATION_M, STATE_EXPONENT
-    )
-    sight = ndtr(state) < los_probability(scenario, distance_m)
-    clear, blocked = (
-        background.shadowing_db(gnbs, shape, spec.cell_size_m, shadow_rng, sigma, correlation)
-        for sigma, correlation in zip(scenario.sigma_db, scenario.correlation_m, strict=True)
-    )
-    loss = path_loss_db(scenario, distance_m, sight, scenario.gnb_m, spec.ue_m, spec.carrier_hz)
-    return sight, np.where(sight, clear, blocked) - loss
+    field = background.shadowing_db(gnbs, shape, spec.cell_size_m, sight_rng, 1.0, STATE_CORRELATION_M, STATE_EXPONENT)
+    state = soft_state(scenario, distance_m, field, spec.carrier_hz)
+    cells = LOCAL_MEAN_M / spec.cell_size_m
+    weight = gaussian_filter(state**2, (0.0, cells, cells), mode="nearest")
+    power = np.zeros(distance_m.shape)
+    for sight, share, sigma, correlation in zip(
+        (True, False), (weight, 1.0 - weight), scenario.sigma_db, scenario.correlation_m, strict=True
+    ):
+        shadow = background.shadowing_db(
+            gnbs, shape, spec.cell_size_m, shadow_rng, sigma, correlation, local_mean_m=LOCAL_MEAN_M
+        )
+        loss = path_loss_db(
+            scenario, distance_m, np.full(distance_m.shape, sight), scenario.gnb_m, spec.ue_m, spec.carrier_hz
+        )
+        power += share * 10.0 ** ((shadow - loss) / 10.0)
+    return state > 0.5, 10.0 * np.log10(power)
 
 
 def manhattan(
@@ -244,9 +254,8 @@ def _manifest(spec: BankSpec, scenario: Scenario, built: Scene, command: str) ->
         "command": command,
         "spec": asdict(spec),
         "model": f"TR 38.901 {'UMi street canyon' if spec.scenario == 'umi' else 'UMa'}, outdoor UEs: LoS probability "
-        "(table 7.4.2-1), path loss (7.4.1-1), shadowing (7.4.4, 7.5-6), LoS state correlated in space (7.6.3.1, "
-        "Gaussian autocorrelation); "
-        "isotropic antennas; no ray tracing",
+        "(table 7.4.2-1), path loss (7.4.1-1), shadowing (7.4.4, 7.5-6), soft LoS state correlated in space (7.6.3.3, "
+        f"Gaussian autocorrelation), local means over {LOCAL_MEAN_M:g} m; isotropic antennas; no ray tracing",
         "parameters": asdict(scenario),
         "grid": {"gnbs": gnbs, "rows": rows, "columns": columns, "street_height_m": [0.0, 0.0]},
         "gnb_xyz_m": [[round(float(axis), 4) for axis in position] for position in built.gnb_xyz_m],

@@ -11,6 +11,8 @@ NEAREST_M = 10.0
 STATE_CORRELATION_M = 50.0
 # Effective environment height h_E of notes to table 7.4.1-1: 1 m for UMi, and for UMa at UEs below 13 m.
 ENVIRONMENT_M = 1.0
+# Largest LoS probability that has a finite normal quantile in float64, with a margin.
+CERTAIN = 1.0 - 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,28 @@ def los_probability(scenario: Scenario, distance_2d_m: np.ndarray) -> np.ndarray
     """
     near = np.minimum(18.0 / np.maximum(distance_2d_m, 18.0), 1.0)
     return near + np.exp(-np.asarray(distance_2d_m) / scenario.los_decay_m) * (1.0 - near)
+
+
+def soft_state(scenario: Scenario, distance_2d_m: np.ndarray, field: np.ndarray, carrier_hz: float) -> np.ndarray:
+    """Soft line-of-sight state: 0 without line of sight, 1 with it, 1/2 at the edge of a shadow.
+
+    Args:
+        scenario: UMI or UMA.
+        distance_2d_m: On the ground, metres, any shape.
+        field: Standard normal, same shape, correlated in space.
+        carrier_hz: Carrier frequency, Hz.
+
+    Returns:
+        float64, same shape, (0, 1).
+
+    Source: TR 38.901 clause 7.6.3.3, equation 7.6-18.
+    """
+    from scipy.special import ndtri
+
+    # sqrt(2) erfinv(2 p - 1) is the normal quantile; it is infinite where the probability is 1.
+    threshold = ndtri(np.minimum(los_probability(scenario, distance_2d_m), CERTAIN))
+    steepness = np.sqrt(20.0 * carrier_hz / SPEED_OF_LIGHT_MPS)
+    return 0.5 + np.arctan(steepness * (field + threshold)) / np.pi
 
 
 def path_loss_db(
