@@ -2,8 +2,9 @@
 
     python -m kvroam.benchmarks.mobility --scenes munich simple_street_canyon --out docs
 
-Writes mobility.md, mobility.json and a figure per scene (--figures chooses): rates, times of stay, ping-pongs, failures, coverage, and
-the predictor's hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on a policy.
+Writes mobility.md, mobility.json and a figure per scene (--figures chooses): rates, times of stay, ping-pongs,
+failures, coverage, and the predictor's hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on
+a policy.
 """
 
 from __future__ import annotations
@@ -158,7 +159,9 @@ def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress
     seen = observe(config, episodes, seed, progress)
     core = HandoverCore(replace(config, scoring=ScoringConfig(mode="none")))
     vehicles = round(config.mobility.vehicle_share * config.num_ues)
-    spacing = core.sim.scene.manifest.get("spec", {}).get("inter_site_m")
+    manifest = core.sim.scene.manifest
+    spacing = next((manifest[part]["inter_site_m"] for part in ("spec", "parameters")
+                    if "inter_site_m" in manifest.get(part, {})), None)
     groups = (("vehicles", np.arange(vehicles), config.mobility.vehicle_speed_mps),
               ("pedestrians", np.arange(vehicles, config.num_ues), config.mobility.pedestrian_speed_mps))
     entry: dict[str, Any] = {}

@@ -78,7 +78,8 @@ def test_soft_state_is_the_equation_of_the_standard(name: str) -> None:
     distance, field = rng.uniform(19.0, 900.0, 2000), rng.standard_normal(2000)
     chance = tr38901.los_probability(scenario, distance)
     wavelength_m = 299_792_458.0 / HZ
-    expected = 0.5 + np.arctan(np.sqrt(20.0 / wavelength_m) * (field + np.sqrt(2.0) * erfinv(2.0 * chance - 1.0))) / np.pi
+    offset = np.sqrt(2.0) * erfinv(2.0 * chance - 1.0)
+    expected = 0.5 + np.arctan(np.sqrt(20.0 / wavelength_m) * (field + offset)) / np.pi
     soft = tr38901.soft_state(scenario, distance, field, HZ)
     assert soft == pytest.approx(expected, abs=1e-9)
     assert ((soft > 0.5) == (norm.cdf(-field) < chance)).all()
@@ -109,7 +110,7 @@ def test_shadowing_of_local_means_has_the_sigma_of_the_standard_and_its_correlat
 @pytest.mark.parametrize("name", ["umi", "uma"])
 def test_far_into_either_state_links_have_its_path_loss_and_shadowing(name: str) -> None:
     scenario = tr38901.SCENARIOS[name]
-    # The standard is certain of line of sight below 18 m, and it is rare at 20 km, where the arctangent leaves some of it.
+    # The standard is certain of line of sight below 18 m; at 20 km it is rare, and the arctangent leaves a trace of it.
     for distance_m, sight, sigma in ((12.0, True, scenario.sigma_db[0]), (20_000.0, False, scenario.sigma_db[1])):
         seen, gain_db = many_links(name, distance_m, 41)
         assert (seen == sight).mean() > 0.995
@@ -117,7 +118,7 @@ def test_far_into_either_state_links_have_its_path_loss_and_shadowing(name: str)
             scenario, np.array([distance_m]), np.array([sight]), scenario.gnb_m, 1.5, HZ
         )
         assert gain_db.mean() == pytest.approx(-float(loss[0]), abs=0.2 if sight else 1.0)
-        assert gain_db.std() == pytest.approx(sigma, rel=0.06)
+        assert gain_db.std() == pytest.approx(sigma, rel=0.06 if sight else 0.12)
 
 
 @pytest.mark.parametrize("name", ["umi", "uma"])
