@@ -42,7 +42,7 @@ def page() -> str:
         "`build umi-03` or `build bank` rebuilds them from their seeds, without a ray tracer.", "",
         "What is the standard's, and what is ours:", "",
         "- From the standard: LoS probability, path loss, sigma of the shadowing, independence of the sites, and the",
-        "  soft state 1/2 + arctan(sqrt(20 / wavelength) (G + F(d))) / pi, with sqrt(20 / wavelength) = 15.3 at 3.5 GHz.",
+        "  soft state 1/2 + arctan(sqrt(20 / wavelength) (G + F(d))) / pi; sqrt(20 / wavelength) is 15.3 at 3.5 GHz.",
         "  Where the LoS probability is constant, it rises from 1/4 to 3/4 within 0.13 of the Gaussian field G, which",
         "  is 4.6 m for the rms slope of G (sqrt(2) / 50 m): about one cell of the grid.",
         "- After the standard: the power with line of sight is weighed by the square of the soft state and the power",
@@ -50,14 +50,14 @@ def page() -> str:
         "  channels that are weighed is our reading. The edge of a shadow costs 6 dB, as a knife edge does.",
         "- Ours: the autocorrelation of G is Gaussian, because an exponential one speckles the edge of a shadow.",
         "- Ours, and tuned by the share of handovers that fail ([mobility.md](mobility.md)): the weights and the",
-        f"  shadowing are local means, with Gaussian weights of {LOCAL_MEAN_M:g} m standard deviation, that of a disc of "
-        "radius 10 m.",
+        f"  shadowing are local means, Gaussian weights of {LOCAL_MEAN_M:g} m standard deviation, "
+        "as of a disc of radius 10 m.",
         "  The sigma of the means is that of the standard; they decorrelate more slowly than its tables say, the more",
         "  so where these say 10 and 13 m (UMi).",
         "- Not tuned: sites, powers, load, measurements and link monitoring, in which no scene differs from another.",
-        "- What follows: the trace of line of sight that the arctangent leaves behind an edge raises the mean gain, and",
-        "  the spread falls, compared with a state that is either 0 or 1. tests/envs/test_scene_bank.py compares the",
-        "  shipped maps with draws of the law without local means.", "",
+        "- What follows: the trace of line of sight that the arctangent leaves behind an edge raises the mean gain,",
+        "  and the spread falls, compared with a state that is either 0 or 1. tests/envs/test_scene_bank.py compares",
+        "  the shipped maps with draws of the law without local means.", "",
     ])  # fmt: skip
 
 
