@@ -72,12 +72,12 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
 
 
 @nb.njit(cache=True)
-def predict(state, params, tables: Tables, weight, every, cell, time_s, serving):
-    """Bring the predictions of all UEs up to date, in place.
+def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving):
+    """Bring the predictions of all UEs of environment `e` up to date, in place.
 
-    UE u of an environment at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell,
-    when a handover has become known, when the predicted one is overdue, and at the start of an episode; otherwise its
-    prediction stands. So what a view that was made at the reset shows depends on the course of the episode alone.
+    UE u at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell, when a handover
+    has become known, when the predicted one is overdue, and at the start of an episode; otherwise its prediction
+    stands. So what a view that was made at the reset shows depends on the course of the episode alone.
 
     Args:
         state, params, tables: of the simulator.
@@ -89,15 +89,15 @@ def predict(state, params, tables: Tables, weight, every, cell, time_s, serving)
     """
     cells = state.cell.shape[1]
     rsrp, since_s = np.empty(cells), np.empty(cells)
-    for e in range(state.ue.shape[0]):
-        ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
-        for u in range(ue.shape[0]):
-            me = ue[u]
-            due = step == 0 or (step + u) % every == 0 or serving[e, u] != me.radio
-            if due or me.fire_cell >= 0 or me.reconnect_s < np.inf or time_s[e, u] <= now_s:
-                cell[e, u], time_s[e, u] = predict_ue(ue, u, params[0], tables.gain_db, state.rsrp_dbm[e],
-                                                      state.a3_since_s[e], weight, now_s, rsrp, since_s)
-                serving[e, u] = me.radio
+    ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
+    rsrp_dbm, a3_since_s = state.rsrp_dbm[e], state.a3_since_s[e]
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        due = step == 0 or (step + u) % every == 0 or serving[e, u] != me.radio
+        if due or me.fire_cell >= 0 or me.reconnect_s < np.inf or time_s[e, u] <= now_s:
+            cell[e, u], time_s[e, u] = predict_ue(ue, u, params[0], tables.gain_db, rsrp_dbm, a3_since_s, weight,
+                                                  now_s, rsrp, since_s)
+            serving[e, u] = me.radio
 
 
 def refresh_intervals(interval_s: float) -> int:

@@ -25,11 +25,10 @@ def path_gains_db(gain_db, row, col, out):
     col = min(max(col, 0.0), width - 1.0)
     r, c = min(int(row), height - 2), min(int(col), width - 2)
     a, b = row - r, col - c
-    north_west, north_east = gain_db[r, c], gain_db[r, c + 1]
-    south_west, south_east = gain_db[r + 1, c], gain_db[r + 1, c + 1]
+    # Not sliced: a slice counts a reference to the map, and threads would wait for each other at the counter.
     for cell in range(out.shape[0]):
-        top = north_west[cell] * (1.0 - b) + north_east[cell] * b
-        bottom = south_west[cell] * (1.0 - b) + south_east[cell] * b
+        top = gain_db[r, c, cell] * (1.0 - b) + gain_db[r, c + 1, cell] * b
+        bottom = gain_db[r + 1, c, cell] * (1.0 - b) + gain_db[r + 1, c + 1, cell] * b
         out[cell] = top * (1.0 - a) + bottom * a
 
 
