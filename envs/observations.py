@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium import spaces
 
 from .config import HandoverConfig
+from .sim.engine import BLOCKS
+from .sim.jit import borrowing
 from .sim.predictor import HORIZON_S
 from .sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 from .view import NetworkView
@@ -97,36 +99,34 @@ def observe(view: NetworkView) -> np.ndarray:
     slots = view.candidates.shape[2]
     out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
     write = _observe_parallel if view.sim.parallel() else _observe
-    write(view.sim.state, view.sim.params, view.candidates, view.margin_db, view.prefill_wait_s,
-          view.egress_queue_bits, view.ingress_queue_bits, view.predicted_cell, view.predicted_in_s,
-          view.free_memory_bytes, out)
+    write(0, view.num_envs, view.sim.state, view.sim.params,
+          (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
+           view.predicted_cell, view.predicted_in_s, view.free_memory_bytes), out)
     return out
 
 
-@nb.njit(cache=True)
+@borrowing
 def _share(value, unit):
     return min(max(value / unit, 0.0), 1.0)
 
 
-@nb.njit(cache=True)
-def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-             predicted_in_s, free_memory, out):
-    for e in range(state.ue.shape[0]):
-        _observe_one(e, state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-                     predicted_in_s, free_memory, out)
+@borrowing
+def _observe(first, last, state, params, seen, out):
+    for e in range(first, last):
+        _observe_one(e, state, params, seen, out)
 
 
 @nb.njit(cache=True, parallel=True)
-def _observe_parallel(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-                      predicted_in_s, free_memory, out):
-    for e in nb.prange(state.ue.shape[0]):
-        _observe_one(e, state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-                     predicted_in_s, free_memory, out)
+def _observe_parallel(first, last, state, params, seen, out):
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        _observe(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params, seen,
+                 out)
 
 
-@nb.njit(cache=True)
-def _observe_one(e, state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-                 predicted_in_s, free_memory, out):
+@borrowing
+def _observe_one(e, state, params, seen, out):
+    candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell, predicted_in_s, free_memory = seen
     p = params[0]
     ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
     movers = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from .config import RewardConfig
+from .sim.jit import borrowing
 
 TERMS = ("interruption", "drift", "detour", "traffic", "gpu", "waste", "pingpong")
 
@@ -32,7 +32,7 @@ def total(step_terms: np.ndarray) -> np.ndarray:
     return reward
 
 
-@nb.njit(cache=True)
+@borrowing
 def _price(flow, kl, price, out):
     """Write the terms of every UE, in the order of TERMS."""
     for e in range(flow.shape[0]):
@@ -47,7 +47,7 @@ def _price(flow, kl, price, out):
             row[6] = -price[6] * did.pingpongs
 
 
-@nb.njit(cache=True)
+@borrowing
 def _add(step_terms, out):
     for e in range(out.shape[0]):
         for u in range(out.shape[1]):

@@ -11,6 +11,8 @@ import numpy as np
 from .sim import predictor
 from .sim.chunked import queue_s
 from .sim.compute import next_cycle
+from .sim.engine import BLOCKS
+from .sim.jit import borrowing
 from .sim.memory import session_bytes
 from .sim.simulator import Simulator
 from .sim.state import IDLE, INTERRUPTED, WAITING
@@ -48,9 +50,10 @@ class NetworkView:
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
         refresh = _refresh_parallel if sim.parallel() else _refresh
-        refresh(sim.state, sim.params, sim.tables, self._weight, predictor.refresh_intervals(sim.interval_s),
-                self._next_cell, self._next_s, self._at_cell, self.candidates, self.margin_db, self.prefill_wait_s,
-                self.egress_queue_bits, self.ingress_queue_bits, self.free_memory_bytes)
+        refresh(0, self.num_envs, sim.state, sim.params, sim.tables, self._weight,
+                predictor.refresh_intervals(sim.interval_s), (self._next_cell, self._next_s, self._at_cell),
+                (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
+                 self.ingress_queue_bits, self.free_memory_bytes))
 
     # time and network
     @property
@@ -209,26 +212,30 @@ class NetworkView:
 
 
 @nb.njit(cache=True)
-def _refresh(state, params, tables, weight, every, next_cell, next_s, at_cell, candidates, margin_db, prefill_wait_s,
-             egress_queue_bits, ingress_queue_bits, free_memory_bytes):
-    for e in range(state.ue.shape[0]):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell)
-        _derive(e, state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits,
-                free_memory_bytes)
+def _refresh(first, last, state, params, tables, weight, every, known, derived):
+    rsrp, since_s = np.empty(state.cell.shape[1]), np.empty(state.cell.shape[1])
+    _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s)
+
+
+@borrowing
+def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s):
+    next_cell, next_s, at_cell = known
+    for e in range(first, last):
+        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s)
+        _derive(e, state, params, derived)
 
 
 @nb.njit(cache=True, parallel=True)
-def _refresh_parallel(state, params, tables, weight, every, next_cell, next_s, at_cell, candidates, margin_db,
-                      prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes):
-    for e in nb.prange(state.ue.shape[0]):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell)
-        _derive(e, state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits,
-                free_memory_bytes)
+def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        _refresh(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params,
+                 tables, weight, every, known, derived)
 
 
-@nb.njit(cache=True)
-def _derive(e, state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits,
-            free_memory_bytes):
+@borrowing
+def _derive(e, state, params, derived):
+    candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]
     cells, slots = state.cell.shape[1], candidates.shape[2]
     ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s

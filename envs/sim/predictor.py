@@ -7,16 +7,16 @@ UE will really do (turn at the next corner) is not known here.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import Tables
 
 HORIZON_S, STEP_S = 5.0, 0.25
 REFRESH_S = 0.5  # a prediction stands for a tenth of the horizon; at 0.1 s intervals this is a fifth of the cost
 
 
-@nb.njit(cache=True)
+@borrowing
 def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, since_s):
     """The next handover of UE `u` as (cell, absolute time [s]); (-1, inf) when none falls within the horizon.
 
@@ -71,8 +71,8 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
     return -1, np.inf
 
 
-@nb.njit(cache=True)
-def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving):
+@borrowing
+def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving, rsrp, since_s):
     """Bring the predictions of all UEs of environment `e` up to date, in place.
 
     UE u at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell, when a handover
@@ -86,9 +86,8 @@ def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, s
         cell: predicted cell, int32 [E, U]; -1: none.
         time_s: absolute time of that handover, float [E, U] [s]; inf: none.
         serving: serving cell at the last prediction, int32 [E, U]; -1: never predicted.
+        rsrp, since_s: scratch, float [C].
     """
-    cells = state.cell.shape[1]
-    rsrp, since_s = np.empty(cells), np.empty(cells)
     ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
     rsrp_dbm, a3_since_s = state.rsrp_dbm[e], state.a3_since_s[e]
     for u in range(ue.shape[0]):

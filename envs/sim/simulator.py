@@ -115,7 +115,7 @@ class Simulator:
                     f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
             raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
         advance = engine.advance_parallel if self.parallel() else engine.advance
-        advance(self.state, plans, self.params, self.tables)
+        advance(0, self.num_envs, self.state, plans, self.params, self.tables)
         if self.link is not None:
             self.link(self.state)
 
