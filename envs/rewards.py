@@ -26,9 +26,9 @@ def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
 
 
 def total(step_terms: np.ndarray) -> np.ndarray:
-    """The reward of each UE: the terms added in the order of TERMS, float64 [E, U]."""
+    """The reward of each UE: the terms added in the order of TERMS, float64 [E, U] (or [...] of [..., len(TERMS)])."""
     reward = np.empty(step_terms.shape[:-1])
-    _add(step_terms, reward)
+    _add(step_terms.reshape(-1, step_terms.shape[-1]), reward.reshape(-1))
     return reward
 
 
@@ -49,9 +49,8 @@ def _price(flow, kl, price, out):
 
 @borrowing
 def _add(step_terms, out):
-    for e in range(out.shape[0]):
-        for u in range(out.shape[1]):
-            reward = 0.0
-            for i in range(step_terms.shape[2]):
-                reward += step_terms[e, u, i]
-            out[e, u] = reward
+    for row in range(out.shape[0]):
+        reward = 0.0
+        for i in range(step_terms.shape[1]):
+            reward += step_terms[row, i]
+        out[row] = reward

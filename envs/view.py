@@ -213,15 +213,17 @@ class NetworkView:
 
 @nb.njit(cache=True)
 def _refresh(first, last, state, params, tables, weight, every, known, derived):
-    rsrp, since_s = np.empty(state.cell.shape[1]), np.empty(state.cell.shape[1])
-    _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s)
+    cells = state.cell.shape[1]
+    _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
+                   np.empty(cells))
 
 
 @borrowing
-def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s):
+def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s, was_dbm):
     next_cell, next_s, at_cell = known
     for e in range(first, last):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s)
+        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s,
+                              was_dbm)
         _derive(e, state, params, derived)
 
 
