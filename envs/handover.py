@@ -26,6 +26,8 @@ from .core import HandoverCore
 from .render import RENDER_MODES, Viewer
 from .rewards import TERMS
 
+_TERM_KEYS = tuple(f"reward_{name}" for name in TERMS)
+
 
 class HandoverEnv(ParallelEnv):
     """UEs move through a city and change cell; policies choose what happens to their KV caches.
@@ -131,7 +133,7 @@ class HandoverEnv(ParallelEnv):
         self._cycle += 1
         self._viewer.update()
         over = self._cycle >= self.max_cycles
-        rewards = {a: float(self.core.reward[0, i]) for i, a in enumerate(self.agents)}
+        rewards = dict(zip(self.agents, self.core.reward[0].tolist(), strict=True))
         result = (self._observations(), rewards, dict.fromkeys(self.agents, False),
                   dict.fromkeys(self.agents, over), self._infos())
         if over:
@@ -155,14 +157,15 @@ class HandoverEnv(ParallelEnv):
         return {a: rows[i].copy() for i, a in enumerate(self.agents)}
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        mask = self.core.masks()[0].astype(np.int8)
-        terms, flow = self.core.terms[0], self.core.sim.state.flow[0]
+        masks = self.core.masks()[0].astype(np.int8)
+        terms = self.core.terms[0].tolist()
+        flow = self.core.sim.state.flow[0]["interruption_s"].tolist() if self._cycle else [0.0] * len(self.agents)
+        scored = int(self.core.scorer is not None)
         infos = {}
         for i, agent in enumerate(self.agents):
-            info: dict[str, Any] = {"action_mask": mask[i].copy()}
-            info.update((f"reward_{name}", float(terms[i, t])) for t, name in enumerate(TERMS))
-            info["interruption_s"] = float(flow[i]["interruption_s"]) if self._cycle else 0.0
-            info["scored"] = int(self.core.scorer is not None)
+            info: dict[str, Any] = {"action_mask": masks[i].copy()}
+            info.update(zip(_TERM_KEYS, terms[i], strict=True))
+            info["interruption_s"], info["scored"] = flow[i], scored
             infos[agent] = info
         return infos
 

@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium import spaces
 
 from .config import HandoverConfig
+from .sim.engine import BLOCKS
+from .sim.jit import borrowing
 from .sim.predictor import HORIZON_S
 from .sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 from .view import NetworkView
@@ -96,72 +98,86 @@ def observe(view: NetworkView) -> np.ndarray:
     """Observations of all UEs, float32 [E, U, len(table)], a fresh array each call."""
     slots = view.candidates.shape[2]
     out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
-    _observe(view.sim.state, view.sim.params, view.candidates, view.margin_db, view.prefill_wait_s,
-             view.egress_queue_bits, view.ingress_queue_bits, view.predicted_cell, view.predicted_in_s,
-             view.free_memory_bytes, out)
+    write = _observe_parallel if view.sim.parallel() else _observe
+    write(0, view.num_envs, view.sim.state, view.sim.params,
+          (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
+           view.predicted_cell, view.predicted_in_s, view.free_memory_bytes), out)
     return out
 
 
-@nb.njit(cache=True)
+@borrowing
 def _share(value, unit):
     return min(max(value / unit, 0.0), 1.0)
 
 
-@nb.njit(cache=True)
-def _observe(state, params, candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell,
-             predicted_in_s, free_memory, out):
+@borrowing
+def _observe(first, last, state, params, seen, out):
+    for e in range(first, last):
+        _observe_one(e, state, params, seen, out)
+
+
+@nb.njit(cache=True, parallel=True)
+def _observe_parallel(first, last, state, params, seen, out):
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        _observe(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params, seen,
+                 out)
+
+
+@borrowing
+def _observe_one(e, state, params, seen, out):
+    candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell, predicted_in_s, free_memory = seen
     p = params[0]
-    for e in range(state.ue.shape[0]):
-        ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
-        movers = 0
-        for u in range(ue.shape[0]):
-            movers += ue[u].phase != IDLE
-        for u in range(ue.shape[0]):
-            me, row = ue[u], out[e, u]
-            source = 0 if p.pool == 1 else me.server
-            moving = me.phase != IDLE
-            whole = me.context * p.kv_bits_16
-            row[0] = me.streaming
-            row[1] = me.healthy
-            row[2] = _share(me.context, me.end)
-            row[3] = me.phase == PREPARING
-            row[4] = me.phase == INTERRUPTED
-            row[5] = me.server != me.radio
-            row[6] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
-            row[7] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
-            row[8] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
-            row[9] = min(max(me.vx / 20.0, -2.0), 2.0)
-            row[10] = min(max(me.vy / 20.0, -2.0), 2.0)
-            row[11] = 1.0 - _share(me.fire_s - now, URGENCY_S)
-            row[12] = _share(now - me.since_s, 10.0)
-            bottleneck = cell[source].egress_bps
-            if p.pool == 0:
-                bottleneck = min(bottleneck, cell[me.target].ingress_bps)
-            row[13] = _share(me.bits_left / bottleneck, TIME_UNIT_S) if moving else 0.0
-            row[14] = moving and me.job != NO_JOB and me.job != DONE
-            row[15] = moving and me.medium == TOKEN
-            row[16] = moving and me.medium == KV
-            row[17] = moving and me.medium == SPLIT
-            row[18] = _share(whole / cell[source].egress_bps, TIME_UNIT_S)
-            row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
-            row[20] = movers / ue.shape[0]
-            row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
-            row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
-            row[23] = me.prompt != NO_JOB
-            for k in range(candidates.shape[2]):
-                c = candidates[e, u, k]
-                if c < 0:
-                    continue
-                at = OWN + k * PER_CANDIDATE
-                sink = 0 if p.pool == 1 else c
-                row[at] = 1.0
-                row[at + 1] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
-                row[at + 2] = c == me.fire_cell
-                row[at + 3] = moving and c == me.target
-                row[at + 4] = _share(p.prefill_a * me.context / cell[c].speed + p.prefill_b, TIME_UNIT_S)
-                row[at + 5] = _share(wait_s[e, c], TIME_UNIT_S)
-                row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
-                row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
-                row[at + 8] = cell[c].load
-                row[at + 9] = c == predicted_cell[e, u]
-                row[at + 10] = _share(free_memory[e, c], cell[c].memory_bytes)
+    ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
+    movers = 0
+    for u in range(ue.shape[0]):
+        movers += ue[u].phase != IDLE
+    for u in range(ue.shape[0]):
+        me, row = ue[u], out[e, u]
+        source = 0 if p.pool == 1 else me.server
+        moving = me.phase != IDLE
+        whole = me.context * p.kv_bits_16
+        row[0] = me.streaming
+        row[1] = me.healthy
+        row[2] = _share(me.context, me.end)
+        row[3] = me.phase == PREPARING
+        row[4] = me.phase == INTERRUPTED
+        row[5] = me.server != me.radio
+        row[6] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
+        row[7] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
+        row[8] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
+        row[9] = min(max(me.vx / 20.0, -2.0), 2.0)
+        row[10] = min(max(me.vy / 20.0, -2.0), 2.0)
+        row[11] = 1.0 - _share(me.fire_s - now, URGENCY_S)
+        row[12] = _share(now - me.since_s, 10.0)
+        bottleneck = cell[source].egress_bps
+        if p.pool == 0:
+            bottleneck = min(bottleneck, cell[me.target].ingress_bps)
+        row[13] = _share(me.bits_left / bottleneck, TIME_UNIT_S) if moving else 0.0
+        row[14] = moving and me.job != NO_JOB and me.job != DONE
+        row[15] = moving and me.medium == TOKEN
+        row[16] = moving and me.medium == KV
+        row[17] = moving and me.medium == SPLIT
+        row[18] = _share(whole / cell[source].egress_bps, TIME_UNIT_S)
+        row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
+        row[20] = movers / ue.shape[0]
+        row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
+        row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
+        row[23] = me.prompt != NO_JOB
+        for k in range(candidates.shape[2]):
+            c = candidates[e, u, k]
+            if c < 0:
+                continue
+            at = OWN + k * PER_CANDIDATE
+            sink = 0 if p.pool == 1 else c
+            row[at] = 1.0
+            row[at + 1] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
+            row[at + 2] = c == me.fire_cell
+            row[at + 3] = moving and c == me.target
+            row[at + 4] = _share(p.prefill_a * me.context / cell[c].speed + p.prefill_b, TIME_UNIT_S)
+            row[at + 5] = _share(wait_s[e, c], TIME_UNIT_S)
+            row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
+            row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
+            row[at + 8] = cell[c].load
+            row[at + 9] = c == predicted_cell[e, u]
+            row[at + 10] = _share(free_memory[e, c], cell[c].memory_bytes)

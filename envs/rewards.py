@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .config import RewardConfig
+from .sim.jit import borrowing
 
 TERMS = ("interruption", "drift", "detour", "traffic", "gpu", "waste", "pingpong")
 
@@ -19,23 +20,37 @@ def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
         kl: KL divergence from the whole cache, summed over the step's tokens [E, U] [nat].
         price: weight per unit of each term.
     """
-    wasted = flow["wasted_bits"] / 8e9 + flow["wasted_gpu_s"]
-    amounts = {
-        "interruption": flow["interruption_s"],
-        "drift": kl,
-        "detour": flow["detour_s"],
-        "traffic": flow["bits_sent"] / 8e9,
-        "gpu": flow["gpu_s"],
-        "waste": wasted,
-        "pingpong": flow["pingpongs"],
-    }
-    own = np.stack([-getattr(price, name) * amounts[name] for name in TERMS], axis=-1)
+    own = np.empty((*kl.shape, len(TERMS)))
+    _price(flow, kl, tuple(float(getattr(price, name)) for name in TERMS), own)
     return own if price.sharing == "individual" else np.repeat(own.mean(axis=1, keepdims=True), own.shape[1], axis=1)
 
 
 def total(step_terms: np.ndarray) -> np.ndarray:
-    """The reward of each UE: the terms added in the order of TERMS, float64 [E, U]."""
-    reward = np.zeros(step_terms.shape[:-1])
-    for i in range(step_terms.shape[-1]):
-        reward += step_terms[..., i]
+    """The reward of each UE: the terms added in the order of TERMS, float64 [E, U] (or [...] of [..., len(TERMS)])."""
+    reward = np.empty(step_terms.shape[:-1])
+    _add(step_terms.reshape(-1, step_terms.shape[-1]), reward.reshape(-1))
     return reward
+
+
+@borrowing
+def _price(flow, kl, price, out):
+    """Write the terms of every UE, in the order of TERMS."""
+    for e in range(flow.shape[0]):
+        for u in range(flow.shape[1]):
+            did, row = flow[e, u], out[e, u]
+            row[0] = -price[0] * did.interruption_s
+            row[1] = -price[1] * kl[e, u]
+            row[2] = -price[2] * did.detour_s
+            row[3] = -price[3] * (did.bits_sent / 8e9)
+            row[4] = -price[4] * did.gpu_s
+            row[5] = -price[5] * (did.wasted_bits / 8e9 + did.wasted_gpu_s)
+            row[6] = -price[6] * did.pingpongs
+
+
+@borrowing
+def _add(step_terms, out):
+    for row in range(out.shape[0]):
+        reward = 0.0
+        for i in range(step_terms.shape[1]):
+            reward += step_terms[row, i]
+        out[row] = reward

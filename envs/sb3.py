@@ -27,6 +27,7 @@ class HandoverVecEnv(VecEnv):
         num_envs: environments side by side.
         seed: environment i starts from seed + i.
         objectives: TTFT and TPOT objectives of `episode_metrics` [s].
+        threads: numba threads of the simulator.
 
     Attributes:
         core: the batched core, for its `terms`.
@@ -34,9 +35,9 @@ class HandoverVecEnv(VecEnv):
     """
 
     def __init__(self, config: HandoverConfig | Mapping | str | Path | None = None, num_envs: int = 1, seed: int = 0,
-                 objectives: tuple[float, float] = (0.5, 0.1)) -> None:
+                 objectives: tuple[float, float] = (0.5, 0.1), threads: int = 1) -> None:
         config = resolve(config)
-        self.core = HandoverCore(config, num_envs)
+        self.core = HandoverCore(config, num_envs, threads)
         self.rows = num_envs * config.num_ues
         self.render_mode = None
         self._parts = len(actions.sizes(config.actions))

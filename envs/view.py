@@ -11,7 +11,9 @@ import numpy as np
 from .sim import predictor
 from .sim.chunked import queue_s
 from .sim.compute import next_cycle
-from .sim.memory import free_bytes
+from .sim.engine import BLOCKS
+from .sim.jit import borrowing
+from .sim.memory import session_bytes
 from .sim.simulator import Simulator
 from .sim.state import IDLE, INTERRUPTED, WAITING
 
@@ -46,11 +48,12 @@ class NetworkView:
         self.prefill_wait_s = np.empty((self.num_envs, self.num_cells))
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
-        predictor.predict(sim.state, sim.params, sim.tables, self._weight,
-                          predictor.refresh_intervals(sim.interval_s), self._next_cell, self._next_s, self._at_cell)
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
-        _derive(sim.state, sim.params, self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
-                self.ingress_queue_bits, self.free_memory_bytes)
+        refresh = _refresh_parallel if sim.parallel() else _refresh
+        refresh(0, self.num_envs, sim.state, sim.params, sim.tables, self._weight,
+                predictor.refresh_intervals(sim.interval_s), (self._next_cell, self._next_s, self._at_cell),
+                (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
+                 self.ingress_queue_bits, self.free_memory_bytes))
 
     # time and network
     @property
@@ -209,47 +212,75 @@ class NetworkView:
 
 
 @nb.njit(cache=True)
-def _derive(state, params, candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits,
-            free_memory_bytes):
+def _refresh(first, last, state, params, tables, weight, every, known, derived):
+    cells = state.cell.shape[1]
+    _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
+                   np.empty(cells))
+
+
+@borrowing
+def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s, was_dbm):
+    next_cell, next_s, at_cell = known
+    for e in range(first, last):
+        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s,
+                              was_dbm)
+        _derive(e, state, params, derived)
+
+
+@nb.njit(cache=True, parallel=True)
+def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        _refresh(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params,
+                 tables, weight, every, known, derived)
+
+
+@borrowing
+def _derive(e, state, params, derived):
+    candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]
     cells, slots = state.cell.shape[1], candidates.shape[2]
-    taken = np.empty(cells, np.bool_)
-    for e in range(state.ue.shape[0]):
-        ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
-        egress_queue_bits[e] = 0.0
-        ingress_queue_bits[e] = 0.0
-        prefill_wait_s[e] = 0.0
-        for u in range(ue.shape[0]):
-            me = ue[u]
-            if me.phase != IDLE:
-                egress_queue_bits[e, 0 if p.pool == 1 else me.server] += me.bits_left
-                if p.pool == 0:
-                    ingress_queue_bits[e, me.target] += me.bits_left
-                if me.job == WAITING:
-                    # It joins the next batch, whose length its longest prefix decides.
-                    work = p.prefill_a * me.prefix / cell[me.target].speed + p.prefill_b
-                    prefill_wait_s[e, me.target] = max(prefill_wait_s[e, me.target], work)
-            if me.prompt == WAITING and me.phase != INTERRUPTED:
-                work = p.prefill_a * me.prompt_tokens / cell[me.server].speed + p.prefill_b
-                prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
-            serving = state.rsrp_dbm[e, u, me.radio]
-            taken[:] = False
-            taken[me.radio] = True
-            own = me.radio if me.server != me.radio else -1
-            candidates[e, u, 0], margin_db[e, u, 0] = own, 0.0
-            for k in range(1, slots):
-                best, power = -1, -np.inf
-                for c in range(cells):
-                    if not taken[c] and state.rsrp_dbm[e, u, c] > power:
-                        best, power = c, state.rsrp_dbm[e, u, c]
-                candidates[e, u, k] = best
-                margin_db[e, u, k] = power - serving if best >= 0 else 0.0
-                if best >= 0:
-                    taken[best] = True
+    ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
+    session = session_bytes(p)
+    for c in range(cells):
+        egress_queue_bits[e, c] = ingress_queue_bits[e, c] = prefill_wait_s[e, c] = 0.0
+        free_memory_bytes[e, c] = 0.0  # the sessions that have reserved memory, for now
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.server >= 0:
+            free_memory_bytes[e, me.server] += 1.0
+        if me.phase != IDLE:
+            if me.target != me.server:
+                free_memory_bytes[e, me.target] += 1.0
+            egress_queue_bits[e, 0 if p.pool == 1 else me.server] += me.bits_left
+            if p.pool == 0:
+                ingress_queue_bits[e, me.target] += me.bits_left
+            if me.job == WAITING:
+                # It joins the next batch, whose length its longest prefix decides.
+                work = p.prefill_a * me.prefix / cell[me.target].speed + p.prefill_b
+                prefill_wait_s[e, me.target] = max(prefill_wait_s[e, me.target], work)
+        if me.prompt == WAITING and me.phase != INTERRUPTED:
+            work = p.prefill_a * me.prompt_tokens / cell[me.server].speed + p.prefill_b
+            prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
+        radio, serving = me.radio, state.rsrp_dbm[e, u, me.radio]
+        candidates[e, u, 0], margin_db[e, u, 0] = radio if me.server != radio else -1, 0.0
+        # One pass over the cells keeps the strongest in order; of equals the first stays ahead.
+        for k in range(1, slots):
+            candidates[e, u, k], margin_db[e, u, k] = -1, -np.inf
         for c in range(cells):
-            free_memory_bytes[e, c] = free_bytes(ue, cell, c, p)
-            if p.chunked == 1:
-                prefill_wait_s[e, c] = queue_s(ue, cell, c, p)
+            power, k = state.rsrp_dbm[e, u, c], slots - 1
+            if c == radio or k < 1 or not power > margin_db[e, u, k]:
                 continue
-            start = next_cycle(max(now, cell[c].busy_until), p.cycle_s)
-            prefill_wait_s[e, c] += start - now
+            while k > 1 and power > margin_db[e, u, k - 1]:
+                candidates[e, u, k], margin_db[e, u, k] = candidates[e, u, k - 1], margin_db[e, u, k - 1]
+                k -= 1
+            candidates[e, u, k], margin_db[e, u, k] = c, power
+        for k in range(1, slots):
+            margin_db[e, u, k] = margin_db[e, u, k] - serving if candidates[e, u, k] >= 0 else 0.0
+    for c in range(cells):
+        free_memory_bytes[e, c] = cell[c].memory_bytes - free_memory_bytes[e, c] * session
+        if p.chunked == 1:
+            prefill_wait_s[e, c] = queue_s(ue, cell, c, p)
+            continue
+        start = next_cycle(max(now, cell[c].busy_until), p.cycle_s)
+        prefill_wait_s[e, c] += start - now

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .streams import WORLD, uniform
 
 _EGRESS_VARIES, _INGRESS_VARIES = 4, 5
 
 
-@nb.njit(cache=True)
+@borrowing
 def vary_capacities(cell, p, keys, period):
     """Set the capacities of every gNB for the so-manieth period: nominal times a factor log-uniform in [1/v, v]."""
     for c in range(cell.shape[0]):
@@ -19,7 +19,7 @@ def vary_capacities(cell, p, keys, period):
         cell[c].ingress_bps = cell[c].ingress_nominal_bps * p.variation ** (2.0 * back - 1.0)
 
 
-@nb.njit(cache=True)
+@borrowing
 def weighted_fair_rates(source, target, weight, egress_bps, ingress_bps, pool, rate_bps, room_bps, demand):
     """Weighted max-min fair rates by progressive filling, written into `rate_bps`.
 

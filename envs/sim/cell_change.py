@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from .jit import borrowing
 
 _ROUNDING_S = 1e-9
 
 
-@nb.njit(cache=True)
+@borrowing
 def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
     """Update the A3 timers of UE `u` at a measurement and set the handover that follows if nothing changes.
 
@@ -40,7 +41,7 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
     me.fire_s = max(me.fire_s, now_s)
 
 
-@nb.njit(cache=True)
+@borrowing
 def reset_timers(u, a3_since_s):
     """Forget the A3 timers of UE `u` (it has just changed cell)."""
     a3_since_s[u, :] = np.inf

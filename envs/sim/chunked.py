@@ -11,43 +11,46 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import INTERRUPTED, RUNNING, WAITING
 
 
-@nb.njit(cache=True)
+@borrowing
 def job_tokens(ue, job):
     """Tokens of a job: numbers below U are migrations to their target, u + U the prompt of UE u at its server."""
     ues = ue.shape[0]
     return ue[job].prefix if job < ues else ue[job - ues].prompt_tokens
 
 
-@nb.njit(cache=True)
+@borrowing
 def chunks(tokens, p):
     """Chunks that `tokens` are cut into; fewer than one token is one chunk."""
     return max(1.0, math.ceil(tokens / p.chunk_tokens))
 
 
-@nb.njit(cache=True)
+@borrowing
 def work_s(tokens, p, speed):
     """GPU time of a job: a per token, b per chunk [s]."""
     return p.prefill_a * tokens / speed + p.prefill_b * chunks(tokens, p)
 
 
-@nb.njit(cache=True)
+@borrowing
 def chunk_s(ue, job, p, speed):
     """Mean GPU time of one chunk of a job [s]."""
     tokens = job_tokens(ue, job)
     return work_s(tokens, p, speed) / chunks(tokens, p)
 
 
-@nb.njit(cache=True)
-def serve(ue, cell, p, now_s, head, share):
-    """Which job every server works on, int64 [C] `head` (-1: none), at which share of its time, float64 [C] `share`."""
+@borrowing
+def serve(ue, cell, p, now_s, head, share, since):
+    """Which job every server works on, int64 [C] `head` (-1: none), at which share of its time, float64 [C] `share`.
+
+    `since` is scratch, float64 [C].
+    """
     ues = ue.shape[0]
-    since = np.full(cell.shape[0], np.inf)
+    since[:] = np.inf
     head[:] = -1
     share[:] = 1.0
     for u in range(ues):
@@ -76,14 +79,14 @@ def serve(ue, cell, p, now_s, head, share):
             share[me.server] = chunk / (chunk + 1.0 / p.decode_rate)
 
 
-@nb.njit(cache=True)
+@borrowing
 def left_s(ue, job):
     """GPU time that a job which runs still needs [s]."""
     ues = ue.shape[0]
     return ue[job].job_left_s if job < ues else ue[job - ues].prompt_left_s
 
 
-@nb.njit(cache=True)
+@borrowing
 def work_on(ue, job, seconds, flow):
     """Spend GPU time on a job that runs."""
     ues = ue.shape[0]
@@ -98,7 +101,7 @@ def work_on(ue, job, seconds, flow):
         flow[job - ues].prompt_gpu_s += done
 
 
-@nb.njit(cache=True)
+@borrowing
 def queue_s(ue, cell, c, p):
     """GPU time of all jobs that server `c` has before it [s]."""
     total = 0.0

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .sessions import finish_prompt, prompt_waits
 from .state import DONE, RUNNING, WAITING
 
 IDLE_SERVER = -np.inf
 
 
-@nb.njit(cache=True)
+@borrowing
 def next_cycle(now_s, cycle_s):
     """The first instant of the scheduling cycle that is not before `now_s` [s]."""
     return max(now_s, math.ceil(now_s / cycle_s - 1e-9) * cycle_s)
 
 
-@nb.njit(cache=True)
+@borrowing
 def prefill_time(tokens, p, speed):
     """p(L) = a L + b of a batch padded to `tokens` (arXiv 2603.28018, eq. 3), on a server of relative `speed` [s]."""
     return p.prefill_a * tokens / speed + p.prefill_b
 
 
-@nb.njit(cache=True)
+@borrowing
 def joins(me, c, now_s):
     """Whether the migration of a session (a UE record) puts a job into a batch that server `c` starts now."""
     return me.job == WAITING and me.target == c and me.start_s <= now_s
 
 
-@nb.njit(cache=True)
+@borrowing
 def start_batch(ue, cell, c, p, now_s, flow):
     """Start every waiting job of server `c` as one batch; its GPU time is shared among the jobs by tokens."""
     longest, total = 0.0, 0.0
@@ -55,7 +55,7 @@ def start_batch(ue, cell, c, p, now_s, flow):
     cell[c].busy_until = now_s + duration
 
 
-@nb.njit(cache=True)
+@borrowing
 def finish_batch(ue, cell, c, p, trace, keys, flow):
     """Mark the running jobs of server `c` as done; the server is idle."""
     cell[c].busy_until = IDLE_SERVER

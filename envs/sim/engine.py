@@ -7,11 +7,14 @@ interval.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
 from . import cell_change, chunked, compute, link_failure, migration, mobility, radio, sessions, trigger
 from .backhaul import vary_capacities, weighted_fair_rates
+from .jit import borrowing
 from .state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
 from .streams import WORLD, uniform
 
@@ -21,8 +24,41 @@ _NEVER = np.inf
  _REESTABLISH) = range(12)
 
 
+BLOCKS = 64  # that a batch is cut into for the threads: even shares, each with working memory of its own
+
+
+class Scratch(NamedTuple):
+    """Working memory of one thread, for one environment after the other."""
+
+    source: np.ndarray  # of the transfers under way, int64 [U]
+    target: np.ndarray
+    owner: np.ndarray
+    weight: np.ndarray  # float64 [U]
+    rate: np.ndarray  # [bit/s]
+    decode: np.ndarray  # tokens per second of every UE, float64 [U]
+    room: np.ndarray  # float64 [2 C]
+    demand: np.ndarray
+    egress: np.ndarray  # float64 [C] [bit/s]
+    ingress: np.ndarray
+    gain_db: np.ndarray  # float64 [U, C]
+    noise: np.ndarray  # float64 [C]
+    head: np.ndarray  # int64 [C]
+    share: np.ndarray  # float64 [C]
+    since: np.ndarray
+    active: np.ndarray  # int64 [C]
+
+
 @nb.njit(cache=True)
-def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables):
+def allocate_scratch(ues, cells):
+    """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
+    return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
+                   np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
+                   np.empty(cells), np.empty((ues, cells)), np.empty(cells), np.empty(cells, np.int64),
+                   np.empty(cells), np.empty(cells), np.empty(cells, np.int64))
+
+
+@borrowing
+def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables, scratch: Scratch):
     """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
     p = params[0]
     world.time_s, world.step, world.events, world.answers, world.period = 0.0, 0, 0, 0, 0
@@ -43,7 +79,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     for u in range(ue.shape[0]):
         ue[u].server, ue[u].phase = -1, IDLE
     a3_since_s[:] = _NEVER
-    gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cell.shape[0])
+    gain_db, noise = scratch.gain_db, scratch.noise
     for u in range(ue.shape[0]):
         me = ue[u]
         mobility.place(ue, u, p, tables, keys)
@@ -62,26 +98,25 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.handover_s = me.reattach_s = -_NEVER
         cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, gain_db, np.empty(cell.shape[0], np.int64))
+    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
     for u in range(ue.shape[0]):
         link_failure.monitor(ue, u, p, 0.0)
 
 
-@nb.njit(cache=True)
-def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables):
+@borrowing
+def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables,
+                scratch: Scratch):
     """Advance one environment by one decision interval under the plans [U]."""
     p = params[0]
     ues, cells = ue.shape[0], cell.shape[0]
-    source, target = np.empty(ues, np.int64), np.empty(ues, np.int64)
-    owner, weight, rate = np.empty(ues, np.int64), np.empty(ues), np.empty(ues)
-    decode = np.empty(ues)
-    room, demand = np.empty(2 * cells), np.empty(2 * cells)
-    egress, ingress = np.empty(cells), np.empty(cells)
-    gain_db, noise = np.empty(rsrp_dbm.shape), np.empty(cells)
+    source, target, owner, weight, rate = scratch.source, scratch.target, scratch.owner, scratch.weight, scratch.rate
+    decode, room, demand = scratch.decode, scratch.room, scratch.demand
+    egress, ingress, gain_db, noise = scratch.egress, scratch.ingress, scratch.gain_db, scratch.noise
+    # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
+    head, share = scratch.head, scratch.share
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
-    # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
-    head, share = np.full(cells, -1), np.ones(cells)
+        head[c], share[c] = -1, 1.0
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
@@ -104,7 +139,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
                             rate[:flows], room, demand)
 
         if p.chunked == 1:
-            chunked.serve(ue, cell, p, now, head, share)
+            chunked.serve(ue, cell, p, now, head, share, scratch.since)
 
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
         at, what, who = end, _END, 0
@@ -216,12 +251,12 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         if ue[u].reconnect_s == _NEVER:
             cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, gain_db, np.empty(cells, np.int64))
+    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
     for u in range(ues):
         link_failure.monitor(ue, u, p, end)
 
 
-@nb.njit(cache=True)
+@borrowing
 def clear(flow):
     """Zero the amounts of one UE at the start of a step."""
     flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
@@ -230,7 +265,7 @@ def clear(flow):
     flow.handovers = flow.pingpongs = flow.refused = flow.rlf = flow.handover_failures = 0
 
 
-@nb.njit(cache=True)
+@borrowing
 def report(ue, u, now_s, answer):
     """Fill `answer`: what the request of UE `u` whose answer ends now has had."""
     me = ue[u]
@@ -238,7 +273,7 @@ def report(ue, u, now_s, answer):
     answer.tokens, answer.duration_s = me.answer_tokens, me.answer_s
 
 
-@nb.njit(cache=True)
+@borrowing
 def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
     """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
     for f in range(owner.shape[0]):
@@ -270,7 +305,7 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
             me.answer_s += tokens * latency
 
 
-@nb.njit(cache=True)
+@borrowing
 def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
@@ -293,7 +328,7 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     return over
 
 
-@nb.njit(cache=True)
+@borrowing
 def faults(plan, cells, params):
     """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
     for e in range(plan.shape[0]):
@@ -309,22 +344,30 @@ def faults(plan, cells, params):
 @nb.njit(cache=True)
 def reset_some(which, state: State, params, tables: Tables):
     """Reset the environments listed in `which`, int64 [N]."""
+    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
     for e in which:
         reset_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
-                  params, tables)
+                  params, tables, scratch)
 
 
 @nb.njit(cache=True)
-def advance(state: State, plan, params, tables: Tables):
-    """Advance all environments by one decision interval under the plans [E, U], on one thread."""
-    for e in range(state.ue.shape[0]):
+def advance(first, last, state: State, plan, params, tables: Tables):
+    """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
+    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
+    _advance(first, last, state, plan, params, tables, scratch)
+
+
+@borrowing
+def _advance(first, last, state, plan, params, tables, scratch):
+    for e in range(first, last):
         advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
-                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables)
+                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
 
 
 @nb.njit(cache=True, parallel=True)
-def advance_parallel(state: State, plan, params, tables: Tables):
-    """The same, environments spread over numba's threads; the result is identical."""
-    for e in nb.prange(state.ue.shape[0]):
-        advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
-                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables)
+def advance_parallel(first, last, state: State, plan, params, tables: Tables):
+    """The same, environments spread over numba's threads in blocks; the result is identical."""
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
+                tables)

@@ -8,17 +8,17 @@ follows from it (expiry, re-establishment) happens at its own instant within an 
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from . import memory
 from .cell_change import reset_timers
+from .jit import borrowing
 from .migration import begin, cancel, ship_increment
 from .sessions import interrupt_prompt
 from .state import DETOUR, INTERRUPTED, PREPARING
 
 
-@nb.njit(cache=True)
+@borrowing
 def monitor(ue, u, p, now_s):
     """Start T310 of UE `u` when it is out of sync (below Q_out), stop it when it is in sync (above Q_in).
 
@@ -37,7 +37,7 @@ def monitor(ue, u, p, now_s):
         me.t310_s = np.inf
 
 
-@nb.njit(cache=True)
+@borrowing
 def fail(ue, u, a3_since_s, p, now_s, flow):
     """The radio link of UE `u` fails: service stops, and no cell reaches it until it re-establishes.
 
@@ -59,7 +59,7 @@ def fail(ue, u, a3_since_s, p, now_s, flow):
     me.phase = INTERRUPTED
 
 
-@nb.njit(cache=True)
+@borrowing
 def reestablish(ue, u, plan, rsrp_dbm, cell, p, now_s, interval_s, flow):
     """UE `u` re-establishes at its strongest cell (filtered RSRP of the last measurement).
 

@@ -7,19 +7,19 @@ that reserve less must preempt).
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import IDLE
 
 
-@nb.njit(cache=True)
+@borrowing
 def session_bytes(p):
     """KV cache of a session at its full length, 16 bit [byte]."""
     return p.kv_bits_16 / 8.0 * p.context_scale * p.context_end
 
 
-@nb.njit(cache=True)
+@borrowing
 def free_bytes(ue, cell, c, p):
     """Memory of server `c` that nobody has reserved [byte]."""
     sessions = 0
@@ -29,13 +29,13 @@ def free_bytes(ue, cell, c, p):
     return cell[c].memory_bytes - sessions * session_bytes(p)
 
 
-@nb.njit(cache=True)
+@borrowing
 def has_room(ue, cell, c, p):
     """Whether one more session fits on server `c`."""
     return free_bytes(ue, cell, c, p) >= session_bytes(p)
 
 
-@nb.njit(cache=True)
+@borrowing
 def roomiest(ue, cell, p):
     """The server with the most free memory; the first of several."""
     best, most = 0, -np.inf

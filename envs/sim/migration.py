@@ -6,11 +6,11 @@ computed is counted as wasted.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from . import chunked, memory
 from .compute import next_cycle
+from .jit import borrowing
 from .sessions import interrupt_prompt
 from .state import (
     CANCEL,
@@ -27,13 +27,13 @@ from .state import (
 )
 
 
-@nb.njit(cache=True)
+@borrowing
 def kv_bits(p, bits):
     """KV cache of one token on the wire [bit]; see ServingConfig.kv_bits_per_token."""
     return p.kv_bits_16 if bits == 16 else (p.kv_bits_8 if bits == 8 else p.kv_bits_4)
 
 
-@nb.njit(cache=True)
+@borrowing
 def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     """Prefix [serving tokens] at which prefill and transfer end together, as nearly as whole tokens can, at this load.
 
@@ -71,7 +71,7 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     return min(prefix, me.context)
 
 
-@nb.njit(cache=True)
+@borrowing
 def begin(ue, u, plan, target, cell, p, now_s, interval_s):
     """Start a migration of session `u` to `target` as `plan`, made at `interval_s`, says; the caller sets the phase."""
     me = ue[u]
@@ -95,7 +95,7 @@ def begin(ue, u, plan, target, cell, p, now_s, interval_s):
     me.resume_s = np.inf
 
 
-@nb.njit(cache=True)
+@borrowing
 def forget(ue, u):
     """Clear the migration record of session `u`."""
     me = ue[u]
@@ -108,7 +108,7 @@ def forget(ue, u):
     me.resume_s = np.inf
 
 
-@nb.njit(cache=True)
+@borrowing
 def cancel(ue, u, flow):
     """Drop the migration of session `u`; what it sent and computed is wasted."""
     flow[u].wasted_bits += ue[u].bits_sent
@@ -116,7 +116,7 @@ def cancel(ue, u, flow):
     forget(ue, u)
 
 
-@nb.njit(cache=True)
+@borrowing
 def ship_increment(ue, u, p):
     """Queue the KV of the tokens that session `u` produced since the last time it was called, uncut."""
     me = ue[u]
@@ -124,7 +124,7 @@ def ship_increment(ue, u, p):
     me.shipped = me.context
 
 
-@nb.njit(cache=True)
+@borrowing
 def apply_plan(ue, u, plan, cell, p, now_s, flow):
     """What a plan changes at the start of a decision interval: weights, preparations begun or cancelled."""
     me = ue[u]
@@ -146,7 +146,7 @@ def apply_plan(ue, u, plan, cell, p, now_s, flow):
             flow[u].refused += 1
 
 
-@nb.njit(cache=True)
+@borrowing
 def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
     """Radio handover of UE `u`: streaming stops, and the session follows, stays, or is already there.
 
@@ -178,7 +178,7 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
     me.phase = INTERRUPTED
 
 
-@nb.njit(cache=True)
+@borrowing
 def complete(ue, u, p, now_s):
     """Set the instant of resumption once prefill and transfer are done; commit a session that was detoured.
 
@@ -201,7 +201,7 @@ def complete(ue, u, p, now_s):
         me.resume_s = max(now_s, me.reattach_s) + me.bits_late / 8.0 / p.restore_bps + 1.0 / p.decode_rate
 
 
-@nb.njit(cache=True)
+@borrowing
 def resume(ue, u, p, now_s, event):
     """Session `u` decodes again, at the target; fill `event` for the scorer."""
     me = ue[u]

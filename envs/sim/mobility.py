@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import Tables
 from .streams import MOBILITY, uniform
 
@@ -19,7 +19,7 @@ STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (
 _SMOOTHING_S = 1.0  # time constant of the velocity that predictors read
 
 
-@nb.njit(cache=True)
+@borrowing
 def place(ue, u, p, tables: Tables, keys):
     """Put UE `u` at the start of its first leg and draw its group, speed and first destination."""
     me = ue[u]
@@ -51,7 +51,7 @@ def place(ue, u, p, tables: Tables, keys):
     me.x, me.y = p.origin_x + me.col * p.pitch_m, p.origin_y + me.row * p.pitch_m
 
 
-@nb.njit(cache=True)
+@borrowing
 def _aim(ue, u, tables, keys):
     """Draw the next destination, different from the present one."""
     me = ue[u]
@@ -61,7 +61,7 @@ def _aim(ue, u, tables, keys):
     me.destination = pick + 1 if pick >= me.destination else pick
 
 
-@nb.njit(cache=True)
+@borrowing
 def _next_cell(ue, u, tables, keys):
     """Advance the cell that UE `u` heads for by one step of its route."""
     me = ue[u]
@@ -73,7 +73,7 @@ def _next_cell(ue, u, tables, keys):
     me.col += STEPS[direction, 1]
 
 
-@nb.njit(cache=True)
+@borrowing
 def move(ue, u, p, tables: Tables, keys):
     """Move UE `u` along its route, or along its trace, for one decision interval of `p.dt` seconds."""
     me = ue[u]
@@ -89,7 +89,7 @@ def move(ue, u, p, tables: Tables, keys):
     me.vy += weight * ((me.y - y0) / p.dt - me.vy)
 
 
-@nb.njit(cache=True)
+@borrowing
 def _walk(ue, u, p, tables: Tables, keys):
     """Go on along the street path to the destination, and to the next one."""
     me = ue[u]

@@ -7,17 +7,17 @@ UE will really do (turn at the next corner) is not known here.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import Tables
 
 HORIZON_S, STEP_S = 5.0, 0.25
 REFRESH_S = 0.5  # a prediction stands for a tenth of the horizon; at 0.1 s intervals this is a fifth of the cost
 
 
-@nb.njit(cache=True)
-def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, since_s):
+@borrowing
+def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, since_s, was_dbm):
     """The next handover of UE `u` as (cell, absolute time [s]); (-1, inf) when none falls within the horizon.
 
     A handover whose time-to-trigger runs already is not predicted but known. Otherwise the map is read at the nearest
@@ -28,17 +28,19 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
         rsrp_dbm, a3_since_s: of the simulator, float [U, C].
         weight: of a new value in the layer-3 filter over STEP_S.
         now_s: present time [s].
-        rsrp, since_s: scratch, float [C].
+        rsrp, since_s, was_dbm: scratch, float [C].
     """
     me = ue[u]
     if me.reconnect_s < np.inf:
         return -1, np.inf
     if me.fire_cell >= 0:
         return me.fire_cell, me.fire_s
-    cells = rsrp.shape[0]
+    cells, radio = rsrp.shape[0], me.radio
+    running = False  # whether any time-to-trigger runs
     for c in range(cells):
         rsrp[c] = rsrp_dbm[u, c]
         since_s[c] = a3_since_s[u, c]
+        running |= c != radio and since_s[c] < np.inf
     base = p.tx_power_dbm - p.subcarriers_db
     threshold = p.a3_offset_db + p.hysteresis_db
     found, found_s = -1, np.inf
@@ -48,14 +50,22 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
         col = int((me.x + me.vx * k * STEP_S - p.origin_x) / p.pitch_m + 0.5)
         row = min(max(row, 0), gain_db.shape[0] - 1)
         col = min(max(col, 0), gain_db.shape[1] - 1)
-        before = rsrp[me.radio]
-        rsrp[me.radio] += weight * (base + gain_db[row, col, me.radio] - before)
-        serving = rsrp[me.radio]
+        before = rsrp[radio]
+        serving = before + weight * (base + gain_db[row, col, radio] - before)
+        # Without branches, so that it runs on vectors of cells; in most steps no cell comes near.
+        near = False
         for c in range(cells):
-            if c == me.radio:
+            was = rsrp[c]
+            new = was + weight * (base + gain_db[row, col, c] - was)
+            was_dbm[c], rsrp[c] = was, new
+            near |= new - serving > threshold
+        if not (near or running):
+            continue
+        running = False
+        for c in range(cells):
+            if c == radio:
                 continue
-            was = rsrp[c] - before
-            rsrp[c] += weight * (base + gain_db[row, col, c] - rsrp[c])
+            was = was_dbm[c] - before
             margin = rsrp[c] - serving
             if since_s[c] == np.inf:
                 if margin > threshold:
@@ -63,6 +73,7 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
                     since_s[c] = at_s - STEP_S * (1.0 - share)
             elif margin < p.a3_offset_db - p.hysteresis_db and at_s <= since_s[c] + p.time_to_trigger_s:
                 since_s[c] = np.inf
+            running |= since_s[c] < np.inf
             fire_s = since_s[c] + p.time_to_trigger_s
             if fire_s < found_s and fire_s <= at_s:
                 found, found_s = c, fire_s
@@ -71,13 +82,14 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
     return -1, np.inf
 
 
-@nb.njit(cache=True)
-def predict(state, params, tables: Tables, weight, every, cell, time_s, serving):
-    """Bring the predictions of all UEs up to date, in place.
+@borrowing
+def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving, rsrp, since_s,
+                was_dbm):
+    """Bring the predictions of all UEs of environment `e` up to date, in place.
 
-    UE u of an environment at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell,
-    when a handover has become known, when the predicted one is overdue, and at the start of an episode; otherwise its
-    prediction stands. So what a view that was made at the reset shows depends on the course of the episode alone.
+    UE u at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell, when a handover
+    has become known, when the predicted one is overdue, and at the start of an episode; otherwise its prediction
+    stands. So what a view that was made at the reset shows depends on the course of the episode alone.
 
     Args:
         state, params, tables: of the simulator.
@@ -86,18 +98,17 @@ def predict(state, params, tables: Tables, weight, every, cell, time_s, serving)
         cell: predicted cell, int32 [E, U]; -1: none.
         time_s: absolute time of that handover, float [E, U] [s]; inf: none.
         serving: serving cell at the last prediction, int32 [E, U]; -1: never predicted.
+        rsrp, since_s, was_dbm: scratch, float [C].
     """
-    cells = state.cell.shape[1]
-    rsrp, since_s = np.empty(cells), np.empty(cells)
-    for e in range(state.ue.shape[0]):
-        ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
-        for u in range(ue.shape[0]):
-            me = ue[u]
-            due = step == 0 or (step + u) % every == 0 or serving[e, u] != me.radio
-            if due or me.fire_cell >= 0 or me.reconnect_s < np.inf or time_s[e, u] <= now_s:
-                cell[e, u], time_s[e, u] = predict_ue(ue, u, params[0], tables.gain_db, state.rsrp_dbm[e],
-                                                      state.a3_since_s[e], weight, now_s, rsrp, since_s)
-                serving[e, u] = me.radio
+    ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
+    rsrp_dbm, a3_since_s = state.rsrp_dbm[e], state.a3_since_s[e]
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        due = step == 0 or (step + u) % every == 0 or serving[e, u] != me.radio
+        if due or me.fire_cell >= 0 or me.reconnect_s < np.inf or time_s[e, u] <= now_s:
+            cell[e, u], time_s[e, u] = predict_ue(ue, u, params[0], tables.gain_db, rsrp_dbm, a3_since_s, weight,
+                                                  now_s, rsrp, since_s, was_dbm)
+            serving[e, u] = me.radio
 
 
 def refresh_intervals(interval_s: float) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from .jit import borrowing
 from .state import INTERRUPTED, Tables
 from .streams import RADIO, normals
 
@@ -14,7 +14,7 @@ THERMAL_NOISE_DBM_HZ = -174.0
 LOG_PER_DB = math.log(10.0) / 10.0
 
 
-@nb.njit(cache=True)
+@borrowing
 def path_gains_db(gain_db, row, col, out):
     """Bilinear path gain [dB] towards every gNB at fractional grid coordinates (row, col), clamped at the edge.
 
@@ -25,15 +25,14 @@ def path_gains_db(gain_db, row, col, out):
     col = min(max(col, 0.0), width - 1.0)
     r, c = min(int(row), height - 2), min(int(col), width - 2)
     a, b = row - r, col - c
-    north_west, north_east = gain_db[r, c], gain_db[r, c + 1]
-    south_west, south_east = gain_db[r + 1, c], gain_db[r + 1, c + 1]
+    # Not sliced: a slice counts a reference to the map, and threads would wait for each other at the counter.
     for cell in range(out.shape[0]):
-        top = north_west[cell] * (1.0 - b) + north_east[cell] * b
-        bottom = south_west[cell] * (1.0 - b) + south_east[cell] * b
+        top = gain_db[r, c, cell] * (1.0 - b) + gain_db[r, c + 1, cell] * b
+        bottom = gain_db[r + 1, c, cell] * (1.0 - b) + gain_db[r + 1, c + 1, cell] * b
         out[cell] = top * (1.0 - a) + bottom * a
 
 
-@nb.njit(cache=True)
+@borrowing
 def efficiency(table, low_db, step_db, sinr_db):
     """Spectral efficiency [bit/s/Hz] from the PHY table by linear interpolation; 0 below it, flat above it."""
     at = (sinr_db - low_db) / step_db
@@ -45,7 +44,7 @@ def efficiency(table, low_db, step_db, sinr_db):
     return table[i] + (at - i) * (table[i + 1] - table[i])
 
 
-@nb.njit(cache=True)
+@borrowing
 def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, first):
     """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
 
@@ -62,7 +61,7 @@ def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, firs
         rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
 
 
-@nb.njit(cache=True)
+@borrowing
 def update_load(ue, cell, p):
     """Share of the resources that each gNB uses: background plus the UEs that stream through it, at most 1."""
     for c in range(cell.shape[0]):
@@ -73,7 +72,7 @@ def update_load(ue, cell, p):
             cell[c].load = min(1.0, cell[c].load + p.load_per_ue)
 
 
-@nb.njit(cache=True)
+@borrowing
 def update_links(ue, cell, p, tables: Tables, gain_db, active):
     """SINR of every UE under the present loads, and the time one token spends on the air.
 

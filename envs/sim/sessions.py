@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
 from . import chunked, memory
+from .jit import borrowing
 from .state import IDLE, INTERRUPTED, NO_JOB, RUNNING, WAITING
 from .streams import SESSIONS, gamma, normal, uniform
 
@@ -24,7 +24,7 @@ GAP_S, TOKENS = 0, 1  # columns of the trace
 _PER_SESSION = 1000  # addresses of the turns of one session
 
 
-@nb.njit(cache=True)
+@borrowing
 def open_session(ue, u, cell, p, keys):
     """Place the next session of UE `u` at the server of its present cell, or at the one with the most room.
 
@@ -43,7 +43,7 @@ def open_session(ue, u, cell, p, keys):
     me.opening, me.prompt = me.session > 0 and p.prompt_median > 0.0, NO_JOB
 
 
-@nb.njit(cache=True)
+@borrowing
 def begin_in_the_middle(ue, u, p, trace, keys):
     """The episode begins in the middle of things: caches are there, and some answers are half done."""
     me = ue[u]
@@ -53,7 +53,7 @@ def begin_in_the_middle(ue, u, p, trace, keys):
     me.left *= uniform(keys[SESSIONS], u, _START, 0)
 
 
-@nb.njit(cache=True)
+@borrowing
 def ask(ue, u, p, trace, keys, now_s):
     """The user asks: draw the length of the prompt (log-normal, serving tokens) and queue its prefill."""
     me = ue[u]
@@ -70,7 +70,7 @@ def ask(ue, u, p, trace, keys, now_s):
     me.prompt, me.prompt_since_s = WAITING, now_s
 
 
-@nb.njit(cache=True)
+@borrowing
 def finish_prompt(ue, u, p, trace, keys, flow):
     """The prompt of session `u` is in its cache: the answer begins."""
     me = ue[u]
@@ -82,27 +82,27 @@ def finish_prompt(ue, u, p, trace, keys, flow):
     start_answer(ue, u, p, trace, keys)
 
 
-@nb.njit(cache=True)
+@borrowing
 def interrupt_prompt(ue, u):
     """Session `u` leaves its server: a prefill that runs there for its user was in vain and is queued again later."""
     if ue[u].prompt == RUNNING:
         ue[u].prompt = WAITING
 
 
-@nb.njit(cache=True)
+@borrowing
 def prompt_waits(me):
     """Whether the server of this session (a UE record) could start on its prompt; nobody asks while out of reach."""
     return me.prompt == WAITING and me.phase != INTERRUPTED
 
 
-@nb.njit(cache=True)
+@borrowing
 def trace_row(u, requests, trace, keys):
     """Row of the trace for the so-manieth request of UE `u`, which starts at an offset of its own."""
     rows = trace.shape[0]
     return (int(uniform(keys[SESSIONS], u, _OFFSET, 0) * rows) + requests) % rows
 
 
-@nb.njit(cache=True)
+@borrowing
 def start_answer(ue, u, p, trace, keys):
     """Draw the length of the next answer (log-normal, or the trace's; serving tokens) and start to stream it."""
     me = ue[u]
@@ -119,7 +119,7 @@ def start_answer(ue, u, p, trace, keys):
     me.answer_tokens = me.answer_s = 0.0
 
 
-@nb.njit(cache=True)
+@borrowing
 def start_thinking(ue, u, p, trace, keys):
     """Draw the thinking time of the user (Gamma, or the gap before the trace's next request; seconds)."""
     me = ue[u]
@@ -132,7 +132,7 @@ def start_thinking(ue, u, p, trace, keys):
     me.left = max(SHORTEST_PAUSE_S, pause)
 
 
-@nb.njit(cache=True)
+@borrowing
 def decode_rate(ue, u, p, cell, now_s, head):
     """Tokens per second that UE `u` produces now: 0 when thinking or interrupted, less while its server prefills."""
     me = ue[u]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numba
 import numpy as np
 
 from ...errors import require
@@ -87,6 +88,13 @@ class Simulator:
         if self.link is not None:
             self.link(self.state)
 
+    def parallel(self) -> bool:
+        """Whether loops over the environments run on several threads; if so, numba is told on how many."""
+        if self.threads < 2 or self.num_envs < 2:
+            return False
+        numba.set_num_threads(min(self.threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
+        return True
+
     def advance(self, plans: np.ndarray) -> None:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
 
@@ -106,13 +114,8 @@ class Simulator:
             require(handover < self.num_cells,
                     f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
             raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
-        if self.threads > 1 and self.num_envs > 1:
-            import numba
-
-            numba.set_num_threads(min(self.threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
-            engine.advance_parallel(self.state, plans, self.params, self.tables)
-        else:
-            engine.advance(self.state, plans, self.params, self.tables)
+        advance = engine.advance_parallel if self.parallel() else engine.advance
+        advance(0, self.num_envs, self.state, plans, self.params, self.tables)
         if self.link is not None:
             self.link(self.state)
 

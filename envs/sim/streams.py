@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from .jit import borrowing
+
 CONCERNS = ("mobility", "radio", "sessions", "world", "policy")
 MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
 
@@ -31,7 +33,7 @@ def _mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-@nb.njit(cache=True)
+@borrowing
 def draw(key, who, what, count):
     """The 64-bit draw at one address: SplitMix64 finalisers over the key and three integers."""
     z = _mix(key + _GOLDEN * np.uint64(who + 1))
@@ -39,13 +41,13 @@ def draw(key, who, what, count):
     return _mix(z + _GOLDEN * np.uint64(count + 1))
 
 
-@nb.njit(cache=True)
+@borrowing
 def uniform(key, who, what, count):
     """A uniform draw in (0, 1)."""
     return (np.float64(draw(key, who, what, count) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@nb.njit(cache=True)
+@borrowing
 def normal(key, who, what, count):
     """A standard normal draw (Box-Muller over the addresses 2 count and 2 count + 1)."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, who, what, 2 * count)))
@@ -62,7 +64,7 @@ def normal_quantiles() -> np.ndarray:
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-@nb.njit(cache=True)
+@borrowing
 def normals(key, who, count, quantiles, out):
     """Fill `out` with standard normal draws, four per 64-bit draw: every step needs one per UE and cell.
 
@@ -77,7 +79,7 @@ def normals(key, who, count, quantiles, out):
         bits >>= np.uint64(16)
 
 
-@nb.njit(cache=True)
+@borrowing
 def gamma(key, who, what, count, shape):
     """A Gamma(shape, 1) draw; shape 1 is exactly exponential.
 

@@ -5,13 +5,13 @@ Event A3 is then what it is in the standard: the UE's report to the network, whi
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from . import cell_change, link_failure, migration
+from .jit import borrowing
 
 
-@nb.njit(cache=True)
+@borrowing
 def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
     """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply.
 
