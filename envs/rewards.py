@@ -21,7 +21,8 @@ def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
         price: weight per unit of each term.
     """
     own = np.empty((*kl.shape, len(TERMS)))
-    _price(flow, kl, tuple(float(getattr(price, name)) for name in TERMS), own)
+    _price(flow.reshape(-1), kl.reshape(-1), tuple(float(getattr(price, name)) for name in TERMS),
+           own.reshape(-1, len(TERMS)))
     return own if price.sharing == "individual" else np.repeat(own.mean(axis=1, keepdims=True), own.shape[1], axis=1)
 
 
@@ -35,16 +36,15 @@ def total(step_terms: np.ndarray) -> np.ndarray:
 @borrowing
 def _price(flow, kl, price, out):
     """Write the terms of every UE, in the order of TERMS."""
-    for e in range(flow.shape[0]):
-        for u in range(flow.shape[1]):
-            did, row = flow[e, u], out[e, u]
-            row[0] = -price[0] * did.interruption_s
-            row[1] = -price[1] * kl[e, u]
-            row[2] = -price[2] * did.detour_s
-            row[3] = -price[3] * (did.bits_sent / 8e9)
-            row[4] = -price[4] * did.gpu_s
-            row[5] = -price[5] * (did.wasted_bits / 8e9 + did.wasted_gpu_s)
-            row[6] = -price[6] * did.pingpongs
+    for u in range(flow.shape[0]):
+        did, row = flow[u], out[u]
+        row[0] = -price[0] * did.interruption_s
+        row[1] = -price[1] * kl[u]
+        row[2] = -price[2] * did.detour_s
+        row[3] = -price[3] * (did.bits_sent / 8e9)
+        row[4] = -price[4] * did.gpu_s
+        row[5] = -price[5] * (did.wasted_bits / 8e9 + did.wasted_gpu_s)
+        row[6] = -price[6] * did.pingpongs
 
 
 @borrowing
