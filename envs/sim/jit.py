@@ -7,7 +7,7 @@ from typing import Any
 
 import numba as nb
 
-_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}  # _nrt is no part of numba's type stubs
+OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}  # _nrt is no part of numba's type stubs
 
 
 def borrowing(function: Callable[..., Any]) -> Any:
@@ -16,4 +16,4 @@ def borrowing(function: Callable[..., Any]) -> Any:
     Its caller holds them. Counting took more than half of the simulator's time: an atomic operation for every array
     at every call, on counters that all threads share.
     """
-    return nb.njit(**_OPTIONS)(function)
+    return nb.njit(**OPTIONS)(function)

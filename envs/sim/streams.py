@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from .jit import borrowing
+from .jit import OPTIONS, borrowing
 
 CONCERNS = ("mobility", "radio", "sessions", "world", "policy")
 MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
@@ -26,14 +26,15 @@ def keys(seed: int, episode: int = 0) -> np.ndarray:
     return np.array([child.generate_state(1, np.uint64)[0] for child in children], dtype=np.uint64)
 
 
-@nb.njit(cache=True, inline="always")
+# Signatures are spelt out, or every mixture of 32-bit, 64-bit and literal arguments would be compiled again.
+@nb.njit("uint64(uint64)", **OPTIONS)
 def _mix(z):
     z = (z ^ (z >> np.uint64(30))) * _MIX_A
     z = (z ^ (z >> np.uint64(27))) * _MIX_B
     return z ^ (z >> np.uint64(31))
 
 
-@borrowing
+@nb.njit("uint64(uint64, int64, int64, int64)", **OPTIONS)
 def draw(key, who, what, count):
     """The 64-bit draw at one address: SplitMix64 finalisers over the key and three integers."""
     z = _mix(key + _GOLDEN * np.uint64(who + 1))
@@ -41,13 +42,13 @@ def draw(key, who, what, count):
     return _mix(z + _GOLDEN * np.uint64(count + 1))
 
 
-@borrowing
+@nb.njit("float64(uint64, int64, int64, int64)", **OPTIONS)
 def uniform(key, who, what, count):
     """A uniform draw in (0, 1)."""
     return (np.float64(draw(key, who, what, count) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@borrowing
+@nb.njit("float64(uint64, int64, int64, int64)", **OPTIONS)
 def normal(key, who, what, count):
     """A standard normal draw (Box-Muller over the addresses 2 count and 2 count + 1)."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, who, what, 2 * count)))
@@ -79,7 +80,7 @@ def normals(key, who, count, quantiles, out):
         bits >>= np.uint64(16)
 
 
-@borrowing
+@nb.njit("float64(uint64, int64, int64, int64, float64)", **OPTIONS)
 def gamma(key, who, what, count, shape):
     """A Gamma(shape, 1) draw; shape 1 is exactly exponential.
 
