@@ -2,7 +2,7 @@
 
 What the paper does not state is ours and a field of `Setting`: the longest context of the sweeps that do not vary it,
 and in figure 4 that a UE without handover goes on receiving from its old base station. `WIDE` differs from the stated
-positions in one thing, and reproduces the values that the stated ones do not.
+positions, was fitted to the paper's values, and so reproduces what the stated ones do not.
 """
 
 from __future__ import annotations
