@@ -20,9 +20,9 @@ from typing import Any
 
 import kvroam
 from kvroam.configs import GRID
-from kvroam.configs.loader import load, to_dict
-from kvroam.envs.config import Experiment
+from kvroam.envs.handover.config import Experiment
 from kvroam.errors import ConfigError, run_command
+from kvroam.settings.loader import load, to_dict
 
 # Episodes that run side by side; more share each forward pass but take more memory.
 SIDE_BY_SIDE = 16
@@ -53,7 +53,7 @@ def evaluate(config: Experiment | Mapping[str, Experiment], policies: Sequence[A
     import torch
 
     from kvroam import agents
-    from kvroam.benchmarks.report import machine, versions
+    from kvroam.evaluation.report import machine, versions
 
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}: at least 1 is needed")
@@ -114,7 +114,7 @@ def _players(policies: Sequence[Any], config: Experiment, seed: int) -> dict[str
 
 def _summaries(runs: dict[str, Any], strata: Sequence[str] | None = None) -> dict[str, Any]:
     """Summaries and paired differences of {policy: {"episodes", "wall_s"}}; strata labels the episodes."""
-    from kvroam.benchmarks.report import summarise
+    from kvroam.evaluation.report import summarise
 
     policies = {name: {"episodes": run["episodes"], "summary": summarise(run["episodes"], strata),
                        "wall_s": run["wall_s"]} for name, run in runs.items()}
@@ -124,8 +124,8 @@ def _summaries(runs: dict[str, Any], strata: Sequence[str] | None = None) -> dic
 
 def play(config: Experiment, player, seeds: Sequence[int]):
     """Play one episode per seed side by side; yields None after every step, then each episode's metrics."""
-    from kvroam.envs.core import HandoverCore
-    from kvroam.envs.metrics import EpisodeMeter
+    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs.handover.metrics import EpisodeMeter
 
     core = HandoverCore(config, len(seeds))
     core.reset(seeds)
@@ -142,7 +142,7 @@ def play(config: Experiment, player, seeds: Sequence[int]):
 
 def paired(policies: Mapping[str, Any], reference: str, strata: Sequence[str] | None = None) -> dict[str, Any]:
     """Differences of every other policy from the reference on the same seeds, for every metric."""
-    from kvroam.benchmarks.estimates import paired_difference
+    from kvroam.evaluation.estimates import paired_difference
 
     base = policies[reference]["episodes"]
     return {name: {metric: paired_difference(values, base[metric], strata=strata)._asdict()
@@ -227,7 +227,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
                        config.evaluate.episodes if args.episodes is None else args.episodes, seed, show)
     if bar is not None:
         bar.close()
-    from kvroam.benchmarks.report import terminal_table, write_results
+    from kvroam.evaluation.report import terminal_table, write_results
 
     files = write_results(args.out, results)
     print(terminal_table(results))

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kvroam import checkpoints
-from kvroam.configs.loader import load, to_dict
-from kvroam.envs.config import Experiment
+from kvroam.envs.handover.config import Experiment
 from kvroam.errors import ConfigError, KvroamError, PolicyError, run_command
 from kvroam.files import write_whole
+from kvroam.settings.loader import load, to_dict
+from kvroam.training import checkpoints
 
 CONFIG = "config.json"
 
@@ -46,7 +46,7 @@ def train(config: Experiment, out: Path, quiet: bool = False, resume: bool = Fal
     from stable_baselines3.common.logger import configure
     from stable_baselines3.common.utils import LinearSchedule
 
-    from kvroam.envs.sb3 import HandoverVecEnv
+    from kvroam.envs.views.sb3 import HandoverVecEnv
 
     torch.set_num_threads(1)
     options = config.train
@@ -98,7 +98,7 @@ def _favour_harmless(model, config: Experiment, bias: float) -> None:
     """
     import torch
 
-    from kvroam.envs.actions import MEDIUM, sizes
+    from kvroam.envs.handover.actions import MEDIUM, sizes
 
     with torch.no_grad():
         start = 0
@@ -134,7 +134,7 @@ def _callback(env, out: Path, options, quiet: bool, stop: checkpoints.StopReques
     from stable_baselines3.common.callbacks import BaseCallback
     from tqdm import tqdm
 
-    from kvroam.envs.rewards import TERMS
+    from kvroam.envs.handover.rewards import TERMS
 
     class Report(BaseCallback):
         def _on_training_start(self) -> None:

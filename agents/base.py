@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..envs.sim.simulator import idle_plans
+from ..envs.handover.view import NetworkView
+from ..envs.handover.world.simulator import idle_plans
 from ..envs.sim.state import TOKEN
-from ..envs.view import NetworkView
 
 
 class Policy(Protocol):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..envs import actions, observations
-from ..envs.config import HandoverConfig
-from ..envs.view import NetworkView
+from ..envs.handover import actions, observations
+from ..envs.handover.config import HandoverConfig
+from ..envs.handover.view import NetworkView
 from ..errors import PolicyError
 
 BEST = "policy.zip"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..envs import actions
-from ..envs.config import ActionConfig
-from ..envs.view import NetworkView
+from ..envs.handover import actions
+from ..envs.handover.config import ActionConfig
+from ..envs.handover.view import NetworkView
 
 
 class RandomPolicy:

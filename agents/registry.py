@@ -6,11 +6,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from ..envs.config import HandoverConfig
+from ..envs.handover.config import HandoverConfig
 from ..errors import PolicyError
 from .base import Policy
-from .catalogue import ALIASES, CATALOGUE
-from .following import in_charge
+from .handover.catalogue import ALIASES, CATALOGUE
+from .handover.following import in_charge
 
 
 def names() -> tuple[str, ...]:

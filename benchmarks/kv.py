@@ -372,7 +372,7 @@ def command(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     import torch
 
-    from kvroam.benchmarks.provenance import machine, versions
+    from kvroam.evaluation.provenance import machine, versions
 
     if min(args.repeats, args.sessions, *args.threads, *args.contexts) < 1:
         raise ConfigError("--repeats, --sessions, --threads and --contexts count from 1; raise the one that is below")

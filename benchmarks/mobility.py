@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.config import HandoverConfig, ScoringConfig, resolve
-from ..envs.core import HandoverCore
+from ..envs.base.core import HandoverCore
+from ..envs.handover.config import HandoverConfig, ScoringConfig, resolve
+from ..envs.handover.world.simulator import idle_plans
 from ..envs.sim.predictor import HORIZON_S
-from ..envs.sim.simulator import idle_plans
 from ..errors import ConfigError, KvroamError, run_command
 from ..files import write_whole
 from .mobility_report import figure, page

@@ -25,8 +25,8 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
         seed: of the episode.
     """
     from kvroam import agents
-    from kvroam.envs.config import Experiment, resolve
-    from kvroam.envs.core import HandoverCore
+    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs.handover.config import Experiment, resolve
     from kvroam.envs.render import Renderer
     from kvroam.envs.render.reading import History
 

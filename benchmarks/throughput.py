@@ -51,7 +51,7 @@ def rate(step: Callable[[], object], seconds: float, turns: int = 4) -> float:
 
 def physics(scene: str | None = None, **changes: Any):
     """The default configuration without scoring, with fields replaced."""
-    from kvroam.envs.config import resolve
+    from kvroam.envs.handover.config import resolve
 
     config = resolve(None)
     return replace(config, scene=scene or config.scene, scoring=replace(config.scoring, mode="none"), **changes)
@@ -60,7 +60,7 @@ def physics(scene: str | None = None, **changes: Any):
 def make_core(config, num_envs: int = 1, threads: int = 1):
     """A HandoverCore after reset, and a function that steps it with plans that split every cache and observes."""
     from kvroam.agents.base import reactive_plans
-    from kvroam.envs.core import HandoverCore
+    from kvroam.envs.base.core import HandoverCore
     from kvroam.envs.sim.state import SPLIT
 
     core = HandoverCore(config, num_envs, threads)
@@ -152,7 +152,7 @@ def api_rows(seconds: float) -> list[Row]:
 
 def vec_rows(seconds: float, num_envs: int = 64) -> list[Row]:
     """The Stable-Baselines3 VecEnv without scoring."""
-    from kvroam.envs.sb3 import HandoverVecEnv
+    from kvroam.envs.views.sb3 import HandoverVecEnv
 
     env = HandoverVecEnv(physics(), num_envs=num_envs)
     env.reset()
@@ -169,8 +169,8 @@ def scored_worker(policy: str, num_envs: int, steps: int, profile: bool = False)
     import torch
 
     from kvroam.agents import make
-    from kvroam.envs.config import resolve
-    from kvroam.envs.core import HandoverCore
+    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs.handover.config import resolve
 
     torch.set_num_threads(1)
     core = HandoverCore(resolve(None), num_envs)
@@ -261,7 +261,7 @@ def command(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the rows, the machine and the versions there too")
     parser.add_argument("--plot", metavar="FILE", help="draw time per step over the number of UEs")
     args = parser.parse_args(arguments)
-    from kvroam.benchmarks.provenance import machine, versions
+    from kvroam.evaluation.provenance import machine, versions
 
     unknown = [name for name in args.parts if name not in PARTS]
     if unknown:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvroam.benchmarks.metrics import metrics_table
-from kvroam.envs import observations
-from kvroam.envs.actions import sizes
-from kvroam.envs.config import HandoverConfig, RewardConfig
-from kvroam.envs.rewards import TERMS
+from kvroam.envs.handover import observations
+from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.rewards import TERMS
 from kvroam.envs.sim.state import MEDIA
+from kvroam.evaluation.metrics import metrics_table
 
 PAGE = Path(__file__).with_name("environment.md")
 UNITS = {
@@ -40,7 +40,7 @@ def page() -> str:
              f"`MultiDiscrete({sizes(levels)})` per UE.", "", "| # | part | choices |", "|---|---|---|"]
     lines += [f"| {i} | {name} | {text} |" for i, (name, text) in enumerate(choices.items())]
     lines += ["", "With `actions.trigger: policy` there is a sixth part, handover: 0 stay in the cell; 1 change to the "
-              "target, a neighbour, now.", "", "Box and Dict formats: `kvroam.envs.wrappers`."]
+              "target, a neighbour, now.", "", "Box and Dict formats: `kvroam.envs.views.wrappers`."]
     lines += ["", "## Observation", "", f"`Box` float32 [{len(table)}] per UE.", "",
               "| # | name | meaning | unit | min | max |", "|---|---|---|---|---|---|"]
     lines += [f"| {i} | `{f.name}` | {f.meaning} | {f.unit} | {f.low:g} | {f.high:g} |" for i, f in enumerate(table)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvroam.agents.catalogue import ALIASES, CATALOGUE
-from kvroam.envs.config import HandoverConfig
+from kvroam.agents.handover.catalogue import ALIASES, CATALOGUE
+from kvroam.envs.handover.config import HandoverConfig
 
 PAGE = Path(__file__).with_name("policies.md")
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).with_name("policies.md")
 def page() -> str:
     """The page."""
     lines = [
-        "# Policies", "", "Made by `python docs/make_policies.py` from `kvroam.agents.catalogue`.", "",
+        "# Policies", "", "Made by `python docs/make_policies.py` from `kvroam.agents.handover.catalogue`.", "",
         "`python evaluate.py --policies NAME ...` takes a name, a name with arguments such as "
         "`token-aware:keep=0.1,bits=8`, an alias, or the path of a checkpoint. The policy's `name` is the "
         "name with the arguments that differ from their defaults.", "",

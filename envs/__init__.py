@@ -3,17 +3,17 @@
 from typing import Any
 
 _EXPORTS = {
-    "HandoverCentralEnv": ".central",
-    "HandoverCentralVectorEnv": ".central",
-    "HandoverConfig": ".config",
-    "HandoverCore": ".core",
-    "HandoverEgoEnv": ".ego",
-    "HandoverEgoVectorEnv": ".ego",
-    "HandoverEnv": ".handover",
-    "NetworkView": ".view",
-    "env": ".aec",
-    "parallel_env": ".handover",
-    "raw_env": ".aec",
+    "HandoverCentralEnv": ".views.central",
+    "HandoverCentralVectorEnv": ".views.central",
+    "HandoverConfig": ".handover.config",
+    "HandoverCore": ".base.core",
+    "HandoverEgoEnv": ".views.ego",
+    "HandoverEgoVectorEnv": ".views.ego",
+    "HandoverEnv": ".views.parallel",
+    "NetworkView": ".handover.view",
+    "env": ".views.aec",
+    "parallel_env": ".views.parallel",
+    "raw_env": ".views.aec",
 }
 __all__ = [
     "HandoverCentralEnv", "HandoverCentralVectorEnv", "HandoverConfig", "HandoverCore", "HandoverEgoEnv",
@@ -26,14 +26,14 @@ def register() -> None:
     import gymnasium
     import pettingzoo
 
-    for kind, entry in (("parallel", "kvroam.envs.handover:parallel_env"), ("aec", "kvroam.envs.aec:env")):
+    for kind, entry in (("parallel", "kvroam.envs.views.parallel:parallel_env"), ("aec", "kvroam.envs.views.aec:env")):
         known = pettingzoo.parallel_registry if kind == "parallel" else pettingzoo.aec_registry
         if "kvroam/Handover-v0" not in known:
             pettingzoo.register(kind, "kvroam/Handover-v0", entry_point=entry)
     for name in ("Central", "Ego"):
         if f"kvroam/Handover{name}-v0" not in gymnasium.registry:
             # No max_episode_steps: the environment truncates at its own horizon, whatever its configuration.
-            path = f"kvroam.envs.{name.lower()}:Handover{name}"
+            path = f"kvroam.envs.views.{name.lower()}:Handover{name}"
             gymnasium.register(f"kvroam/Handover{name}-v0", entry_point=f"{path}Env",
                                vector_entry_point=f"{path}VectorEnv")
 

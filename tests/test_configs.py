@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvroam.configs import GRID
-from kvroam.configs.loader import fingerprint, load, missing_keys, read, shipped
-from kvroam.envs.config import Experiment, HandoverConfig, resolve
+from kvroam.envs.handover.config import Experiment, HandoverConfig, resolve
+from kvroam.settings.loader import fingerprint, load, missing_keys, read, shipped
 
 
 def test_the_default_experiment_is_the_default_of_the_code() -> None:

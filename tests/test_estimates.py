@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kvroam.benchmarks.estimates import (
+from kvroam.errors import KvroamError
+from kvroam.evaluation.estimates import (
     bootstrap_interval,
     iqm,
     mean,
     paired_difference,
     probability_of_improvement,
 )
-from kvroam.errors import KvroamError
 
 NAN = float("nan")
 

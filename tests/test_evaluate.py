@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.benchmarks.metrics import METRICS
-from kvroam.benchmarks.report import write_results
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.metrics import METRICS as MEASURED
+from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.metrics import METRICS as MEASURED
 from kvroam.errors import run_command
 from kvroam.evaluate import command, evaluate
+from kvroam.evaluation.metrics import METRICS
+from kvroam.evaluation.report import write_results
+from kvroam.settings.loader import load
 
 SMALL = ["episode_s=15.0", "sessions.scripts=4"]
 FILES = ("results.json", "table.md", "interruption_drift.png")

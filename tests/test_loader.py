@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvroam.configs import loader
-from kvroam.configs.yaml12 import parse
+import kvroam.configs
 from kvroam.errors import ConfigError
+from kvroam.settings import loader
+from kvroam.settings.yaml12 import parse
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def test_a_shipped_name_is_found_from_any_folder_and_a_misspelt_one_lists_the_na
 
 
 def test_every_shipped_file_is_a_mapping():
-    folder = Path(loader.__file__).parent
+    folder = Path(kvroam.configs.__file__).parent
     assert loader.shipped() == tuple(sorted(path.stem for path in folder.glob("*.yaml")))
     for name in loader.shipped():
         assert loader.read(name), name

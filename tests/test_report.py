@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.benchmarks import provenance, report
-from kvroam.benchmarks.estimates import Difference
 from kvroam.errors import KvroamError
+from kvroam.evaluation import provenance, report
+from kvroam.evaluation.estimates import Difference
 
 NAN = float("nan")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.checkpoints import STATE
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.sb3 import HandoverVecEnv
+from kvroam.envs.handover.config import Experiment
+from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError, run_command
+from kvroam.settings.loader import load
 from kvroam.train import command, train
+from kvroam.training.checkpoints import STATE
 
 SETTINGS = ["num_ues=4", "episode_s=4.0", "sessions.scripts=4", "sessions.think_s=0.2", "radio.time_to_trigger_s=0.08",
             "train.num_envs=2", "train.rollout_steps=24", "train.batch_size=64", "train.epochs=2", "train.hidden=[16]",

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.rewards import TERMS
-from kvroam.envs.sb3 import HandoverVecEnv
+from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError, run_command
 from kvroam.evaluate import evaluate
+from kvroam.settings.loader import load
 from kvroam.train import command, train
 
 SHORT = ["train.total_steps=40000", "train.rollout_steps=64", "episode_s=10.0", "sessions.scripts=4",

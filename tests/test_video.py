@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from kvroam import agents
-from kvroam.envs.config import Experiment, resolve
-from kvroam.envs.core import HandoverCore
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import Experiment, resolve
 from kvroam.envs.render import Renderer, palette, video
 from kvroam.envs.render.reading import History
 from kvroam.errors import ConfigError, run_command

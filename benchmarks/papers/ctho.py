@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvroam.agents.ctho import solve
+from kvroam.agents.handover.ctho import solve
 from kvroam.benchmarks.papers.rows import Finding, Point, at, curves, point
 
 TITLE = "ctHO: joint KV-cache transfer and token prefill (arXiv 2603.28018)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvroam.agents import jmsra
+from kvroam.agents.handover import jmsra
 from kvroam.benchmarks.papers.rows import Finding, Point, at, curves, point
 
 TITLE = "JMSRA: media selection and resource allocation for many agents (arXiv 2605.25422)"

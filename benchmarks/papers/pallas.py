@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kvroam.agents import ctho, pallas
+from kvroam.agents.handover import ctho, pallas
 from kvroam.benchmarks.papers.rows import Finding, Point, at, curves, point
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.scenes import load, load_phy_table
 from kvroam.envs.sim.params import (
     BackhaulConfig,
@@ -24,7 +25,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.simulator import Simulator, idle_plans
 from kvroam.envs.sim.state import CONTINUE, DETOUR, IDLE, KV, RESUMED, SPLIT, TOKEN
 
 TITLE = "Pallas: proactive KV cache migration (arXiv 2608.16477)"

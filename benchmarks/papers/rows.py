@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...evaluation.estimates import bootstrap_interval, mean
 from ...files import write_whole
 from ...palette import COLOURS, SHAPES
-from ..estimates import bootstrap_interval, mean
 
 
 class Point(NamedTuple):

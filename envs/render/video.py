@@ -58,7 +58,7 @@ def play(config: Any, player: Any, seed: int, start_s: float = 0.0, seconds: flo
     Raises:
         ConfigError: as `frames_of`.
     """
-    from ..core import HandoverCore
+    from ..base.core import HandoverCore
 
     first, last = frames_of(config, start_s, seconds)
     core = HandoverCore(config)

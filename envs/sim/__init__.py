@@ -4,4 +4,5 @@ from pathlib import Path
 
 from .cache import drop_stale
 
-drop_stale((Path(__file__).parent, Path(__file__).parent.parent))
+_ENVS = Path(__file__).parent.parent
+drop_stale((_ENVS / "sim", _ENVS / "handover", _ENVS / "handover" / "world"))

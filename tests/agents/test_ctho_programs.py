@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from kvroam.agents.ctho import CtHO, solve
+from kvroam.agents.handover.ctho import CtHO, solve
+from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import KV, SPLIT, TOKEN
-from kvroam.envs.view import NetworkView
 
 from ..envs.sim_bench import KV_BITS, LINK_BPS, Bench
 from .test_ctho import instance

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroam.agents.foresight import Foresight, next_changes
+from kvroam.agents.handover.foresight import Foresight, next_changes
 from kvroam.agents.registry import make
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.core import HandoverCore
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import DETOUR as STAYS
 from kvroam.envs.sim.state import RESUMED
+from kvroam.settings.loader import load
 
 # Radio links do not fail here: failures depend on interference, and so on what policies do.
 QUICK = ["scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.q_out_db=-100.0",

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from kvroam.agents import jmsra
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.core import HandoverCore
+from kvroam.agents.handover import jmsra
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import KV, RESUMED, TOKEN
+from kvroam.settings.loader import load
 
 
 def instance(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

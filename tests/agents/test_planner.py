@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.agents.drift_table import DRIFT, drift_per_token
-from kvroam.agents.planner import _AT, _EARLY, _FETCH, _STAY, GreedyPlanner, Option, Situation, costs, options
-from kvroam.envs import rewards
-from kvroam.envs.config import HandoverConfig, RewardConfig
+from kvroam.agents.handover.drift_table import DRIFT, drift_per_token
+from kvroam.agents.handover.planner import _AT, _EARLY, _FETCH, _STAY, GreedyPlanner, Option, Situation, costs, options
+from kvroam.envs.handover import rewards
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import DETOUR, IDLE, KV, SPLIT, TOKEN
-from kvroam.envs.view import NetworkView
 
 from ..envs.sim_bench import CALM, LINK_BPS, SERVING, Bench
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from kvroam import agents
-from kvroam.agents.catalogue import ALIASES, CATALOGUE
-from kvroam.configs.loader import load
-from kvroam.envs.config import Experiment
-from kvroam.envs.core import HandoverCore
+from kvroam.agents.handover.catalogue import ALIASES, CATALOGUE
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
 from kvroam.errors import PolicyError
+from kvroam.settings.loader import load
 
 QUICK = ("scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.measurement_noise_db=0.5")
 STILL = ("scoring.mode=none", "num_ues=3", "mobility.vehicle_speed_mps=[0.0,0.0]",

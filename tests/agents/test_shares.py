@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, brentq, minimize, nnls
 
-from kvroam.agents.shares import Market, WaterFilling, market_rates, transfers, waterfilling_rates
-from kvroam.envs.view import NetworkView
+from kvroam.agents.handover.shares import Market, WaterFilling, market_rates, transfers, waterfilling_rates
+from kvroam.envs.handover.view import NetworkView
 
 from ..envs.sim_bench import LINK_BPS, Bench
 

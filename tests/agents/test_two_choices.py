@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroam.agents.two_choices import TwoChoices, placement_cost
+from kvroam.agents.handover.two_choices import TwoChoices, placement_cost
+from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import DETOUR, SPLIT
-from kvroam.envs.view import NetworkView
 
 from ..envs.sim_bench import Bench
 

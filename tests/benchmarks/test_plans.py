@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kvroam.benchmarks import plans
 from kvroam.configs import GRID
+from kvroam.evaluation import plans
 
 
 def test_names_of_all_plans_differ() -> None:

@@ -21,8 +21,8 @@ from kvroam.envs import (
     env,
     parallel_env,
 )
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.sb3 import HandoverVecEnv
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import ConfigError, PolicyError, SceneError
 
 CONFIG = HandoverConfig(num_ues=3, episode_s=0.3, scoring=ScoringConfig(mode="none"))

@@ -11,10 +11,11 @@ import pytest
 from pettingzoo.test import parallel_api_test
 
 import kvroam
-from kvroam.envs import HandoverEnv, observations
-from kvroam.envs.actions import sizes
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.rewards import TERMS
+from kvroam.envs import HandoverEnv
+from kvroam.envs.handover import observations
+from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.rewards import TERMS
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.errors import ConfigError
 
@@ -65,8 +66,9 @@ def test_a_full_episode_repeats_from_its_seed_and_differs_for_another(config: Ha
 
 
 def test_a_second_process_gives_the_same_trace() -> None:
-    program = ("from kvroam.envs.config import *; from kvroam.envs.sim.params import SessionConfig; import sys; "
-               "sys.path.insert(0, 'tests/envs'); import test_handover_env as t; print(t.trace(t.SCORED, 3)[-1])")
+    program = ("from kvroam.envs.handover.config import *; from kvroam.envs.sim.params import SessionConfig; "
+               "import sys; sys.path.insert(0, 'tests/envs'); import test_handover_env as t; "
+               "print(t.trace(t.SCORED, 3)[-1])")
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip().splitlines()[-1] == trace(SCORED, 3)[-1]
 

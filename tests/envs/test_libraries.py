@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEnv
-from kvroam.envs.actions import sizes
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.sb3 import HandoverVecEnv
+from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.views.sb3 import HandoverVecEnv
 
 CONFIG = HandoverConfig(num_ues=3, episode_s=2.0, scoring=ScoringConfig(mode="none"))
 
@@ -112,7 +112,7 @@ def test_rllib_plays_a_whole_episode() -> None:
 def test_wrapped_central_environments_train_with_stable_baselines3() -> None:
     from stable_baselines3 import A2C, SAC
 
-    from kvroam.envs.wrappers import BoxActions
+    from kvroam.envs.views.wrappers import BoxActions
 
     def make():
         return gym.make("kvroam:kvroam/HandoverEgo-v0", config=CONFIG)

@@ -14,12 +14,12 @@ import pytest
 
 import kvroam  # noqa: F401
 from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.sb3 import HandoverVecEnv
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.simulator import idle_plans
 from kvroam.envs.sim.state import KV
-from kvroam.envs.wrappers import BoxActions, ParallelDictActions
+from kvroam.envs.views.sb3 import HandoverVecEnv
+from kvroam.envs.views.wrappers import BoxActions, ParallelDictActions
 
 SCORED = HandoverConfig(num_ues=8, episode_s=15.0, sessions=SessionConfig(scripts=4, think_s=0.2))
 PHYSICS = HandoverConfig(num_ues=4, episode_s=2.0, scoring=ScoringConfig(mode="none"))

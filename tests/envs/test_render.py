@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kvroam.envs import HandoverEnv
-from kvroam.envs.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.render import Renderer, palette, reading
 from kvroam.envs.render.chart import ceiling
 from kvroam.envs.render.city import STATE_COLOURS
@@ -241,7 +241,7 @@ def test_neighbouring_cells_have_different_colours() -> None:
 
 
 def test_another_environment_of_a_batch_is_drawn_as_it_would_be_alone() -> None:
-    from kvroam.envs.core import HandoverCore
+    from kvroam.envs.base.core import HandoverCore
 
     batch, alone = HandoverCore(CONFIG, 2), HandoverCore(CONFIG)
     batch.reset([5, 6])

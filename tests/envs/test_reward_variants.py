@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from kvroam.envs import HandoverCore, HandoverEnv
-from kvroam.envs.config import HandoverConfig, RewardConfig, ScoringConfig
-from kvroam.envs.metrics import EpisodeMeter
-from kvroam.envs.rewards import TERMS
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
+from kvroam.envs.handover.metrics import EpisodeMeter
+from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.simulator import idle_plans
 from kvroam.envs.sim.state import DETOUR, KV, OPENED, RESUMED, TOKEN
 
 DRIFT = TERMS.index("drift")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.core import HandoverCore
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.simulator import idle_plans
 from kvroam.envs.sim.state import DETOUR, KV, RESUMED, SPLIT, TOKEN
 from kvroam.errors import ConfigError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -13,7 +14,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.simulator import Simulator, idle_plans
 from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, OPENED, PREPARING, RESUMED
 
 UES, STEPS, STEP_S = 12, 500, 0.1

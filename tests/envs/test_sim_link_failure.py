@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs.sim.link_failure import monitor
+from kvroam.envs.handover.world.link_failure import monitor
 from kvroam.envs.sim.params import RadioConfig
 from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, KV, PARAMS, TOKEN, UE
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.scenes import DIRECTIONS, load
 from kvroam.envs.sim.params import MobilityConfig
-from kvroam.envs.sim.simulator import Simulator, idle_plans
 
 from .sim_bench import CALM
 

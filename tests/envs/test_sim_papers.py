@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kvroam.agents.ctho import solve
+from kvroam.agents.handover.ctho import solve
 from kvroam.envs.sim.params import ServingConfig
 from kvroam.envs.sim.state import CONTINUE, KV, SPLIT, TOKEN
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.view import NetworkView
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.scenes import load, load_phy_table
 from kvroam.envs.sim import predictor
 from kvroam.envs.sim.params import MobilityConfig, RadioConfig
 from kvroam.envs.sim.radio import filter_weight
-from kvroam.envs.sim.simulator import Simulator, idle_plans
-from kvroam.envs.view import NetworkView
 
 from .sim_bench import CALM
 

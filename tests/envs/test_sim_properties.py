@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvroam.envs.handover.world.simulator import Simulator
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -15,7 +16,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.simulator import Simulator
 from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 
 from .test_sim_conservation import UES, arbitrary_plans

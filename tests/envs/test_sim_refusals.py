@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -15,7 +16,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.simulator import Simulator, idle_plans
 
 from .sim_bench import CALM, Bench
 

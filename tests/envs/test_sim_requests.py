@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kvroam.envs.metrics import EpisodeMeter
+from kvroam.envs.handover.metrics import EpisodeMeter
 from kvroam.envs.sim.state import ANSWER, DETOUR, FLOW, IDLE, KV, NO_JOB, OPENED, RUNNING, SPLIT, TOKEN, WAITING
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s

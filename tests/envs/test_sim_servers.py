@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from kvroam.envs.actions import masks
-from kvroam.envs.config import ActionConfig
-from kvroam.envs.observations import OWN, PER_CANDIDATE, observe
+from kvroam.envs.handover.actions import masks
+from kvroam.envs.handover.config import ActionConfig
+from kvroam.envs.handover.observations import OWN, PER_CANDIDATE, observe
+from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.params import ComputeConfig
 from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
-from kvroam.envs.view import NetworkView
 
 from .sim_bench import FIRST_TOKEN_S, RADIO_S, Bench
 

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from kvroam.envs.config import resolve
-from kvroam.envs.core import HandoverCore
+from kvroam.envs.base.core import HandoverCore
+from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.scenes.__main__ import main
 from kvroam.envs.sim.params import MobilityConfig
-from kvroam.envs.sim.simulator import idle_plans
 from kvroam.envs.sim.streams import keys
 from kvroam.envs.sim.traces import tracks_of
 from kvroam.errors import ConfigError

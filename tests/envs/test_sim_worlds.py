@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kvroam.envs.handover.world.simulator import Simulator, idle_plans
 from kvroam.envs.scenes import load, load_phy_table
 from kvroam.envs.sim.params import (
     BackhaulConfig,
@@ -19,7 +20,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.simulator import Simulator, idle_plans
 from kvroam.envs.sim.state import CONTINUE, DETOUR, KV, TOKEN
 
 UES, STEPS = 8, 120

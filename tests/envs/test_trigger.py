@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from kvroam import agents
-from kvroam.agents.following import follow_a3
+from kvroam.agents.handover.following import follow_a3
 from kvroam.envs import HandoverCore, HandoverEgoEnv, HandoverEnv
-from kvroam.envs.actions import sizes
-from kvroam.envs.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
-from kvroam.envs.sim.simulator import idle_plans
+from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
+from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.state import IDLE, INTERRUPTED, KV
 
 A3 = HandoverConfig(num_ues=8, episode_s=30.0, scoring=ScoringConfig(mode="none"))
@@ -135,10 +135,10 @@ def test_policies_that_follow_a3_make_the_handovers_of_a3(name: str) -> None:
 
 
 def test_policy_objects_follow_a3_too_where_they_are_evaluated_and_where_they_are_the_others() -> None:
-    from kvroam.agents.constant import ConstantPlan
-    from kvroam.configs.loader import load
-    from kvroam.envs.config import Experiment
+    from kvroam.agents.handover.constant import ConstantPlan
+    from kvroam.envs.handover.config import Experiment
     from kvroam.evaluate import evaluate
+    from kvroam.settings.loader import load
 
     config = load(Experiment, "handover", ["num_ues=8", "episode_s=20", "scoring.mode=none", "actions.trigger=policy"])
     results = evaluate(config, [ConstantPlan("kv")], 1, 5)

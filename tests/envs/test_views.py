@@ -18,9 +18,9 @@ from pettingzoo.test import api_test, max_cycles_test, parallel_seed_test, seed_
 
 import kvroam  # noqa: F401
 from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env, parallel_env
-from kvroam.envs.actions import decode, sizes
-from kvroam.envs.config import HandoverConfig, ScoringConfig
-from kvroam.envs.rewards import TERMS
+from kvroam.envs.handover.actions import decode, sizes
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.rewards import TERMS
 from kvroam.envs.sim.params import SessionConfig
 
 CONFIG = HandoverConfig(num_ues=6, episode_s=6.0, scoring=ScoringConfig(mode="none"))
@@ -122,7 +122,7 @@ def through_vector(config: HandoverConfig, seed: int) -> list:
 
 def through_sb3(config: HandoverConfig, seed: int) -> list:
     """The first of two environments, but for the last step, after which a VecEnv has reset."""
-    from kvroam.envs.sb3 import HandoverVecEnv
+    from kvroam.envs.views.sb3 import HandoverVecEnv
 
     view, chosen, trace = HandoverVecEnv(config, 2, seed), actions(config, 2), []
     view.reset()

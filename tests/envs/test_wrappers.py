@@ -11,9 +11,10 @@ from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import parallel_api_test
 
 import kvroam  # noqa: F401
-from kvroam.envs import HandoverCentralEnv, HandoverEgoEnv, HandoverEnv, wrappers
-from kvroam.envs.actions import sizes
-from kvroam.envs.config import ActionConfig, HandoverConfig, ScoringConfig
+from kvroam.envs import HandoverCentralEnv, HandoverEgoEnv, HandoverEnv
+from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.config import ActionConfig, HandoverConfig, ScoringConfig
+from kvroam.envs.views import wrappers
 
 CONFIG = HandoverConfig(num_ues=4, episode_s=5.0, scoring=ScoringConfig(mode="none"))
 LEVELS = [ActionConfig(candidates=2, keep=(1.0, 0.3), bits=(8, 16, 4), weight=(1.0, 0.0, 4.0)),

@@ -1,0 +1,1 @@
+"""Policies for Handover: from the papers, simple baselines and constants."""

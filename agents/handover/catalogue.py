@@ -1,0 +1,117 @@
+"""Every named policy: what makes it, what it does, where it is from, and what it assumes.
+
+docs/policies.md is made from this table (`python docs/make_policies.py`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...envs.handover.config import HandoverConfig
+from ..base import Policy
+from ..random import RandomPolicy
+from .ctho import CtHO
+from .fixed import CacheHandover, Fetch, SplitHandover, Stay, TokenAware, TokenHandover
+from .foresight import Foresight
+from .jmsra import JMSRA
+from .pallas import Pallas
+from .planner import GreedyPlanner
+from .shares import Market, WaterFilling
+from .two_choices import TwoChoices
+
+
+def _nothing(config: HandoverConfig, seed: int) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One policy of the catalogue.
+
+    Args:
+        kind: the class.
+        does: in one sentence.
+        source: paper or "ours".
+        assumes: what it takes for granted.
+        given: arguments that come from the configuration and the seed, or are fixed by the name.
+    """
+
+    kind: Callable[..., Policy]
+    does: str
+    source: str
+    assumes: str
+    given: Callable[[HandoverConfig, int], dict[str, Any]] = _nothing
+
+    def arguments(self, config: HandoverConfig) -> dict[str, Any]:
+        """The arguments that a user may give, with their defaults."""
+        fixed = self.given(config, 0)
+        return {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()
+                if name not in fixed}
+
+
+CATALOGUE: dict[str, Entry] = {
+    "random": Entry(
+        RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing",
+        lambda config, seed: dict(config=config.actions, seed=seed)),
+    "stay": Entry(
+        Stay, "The session never moves; its tokens take the detour for as long as it lives.",
+        "the detour of Pallas, arXiv 2608.16477", "the old gNB can forward for ever"),
+    "tho": Entry(
+        TokenHandover, "The target rebuilds the whole cache from token ids, at the handover.",
+        "arXiv 2603.28018, L = C_max", "token ids cost nothing to send"),
+    "cho": Entry(
+        CacheHandover, "The whole KV cache crosses the backhaul, at the handover.", "arXiv 2603.28018, L = 0",
+        "equal shares of the link"),
+    "split": Entry(
+        SplitHandover, "Prefix by prefill, suffix by KV, balanced for each session alone, at the handover.",
+        "ours, after arXiv 2603.28018", "the load stays as it is at the handover"),
+    "fetch": Entry(
+        Fetch, "Stay at the handover, then bring the session over behind the scenes.", "ours",
+        "forwarding a token costs only the extra hop"),
+    "ctho": Entry(
+        CtHO, "Jointly optimal common prefix and order of transfers for the UEs between two cells.",
+        "arXiv 2603.28018, propositions 1 to 3; exact bound ours", "the group is complete once its A3 timers run",
+        lambda config, seed: dict(per_user=False)),
+    "ctho-per-user": Entry(
+        CtHO, "Every UE its own optimal split (K = 1), equal shares of the link.", "arXiv 2603.28018 with K = 1",
+        "nobody else hands over meanwhile", lambda config, seed: dict(per_user=True)),
+    "jmsra": Entry(
+        JMSRA, "Medium and bandwidth of concurrent handovers by bi-directional greedy search.",
+        "arXiv 2605.25422; the model is ours", "the sessions that leave one gNB share its egress only"),
+    "token-aware": Entry(
+        TokenAware, "Only the KV of the most salient tokens crosses the backhaul, at the handover.",
+        "clawRxiv 2604.01548", "the environment's scorer finds what will be needed"),
+    "pallas": Entry(
+        Pallas, "The predicted target prefills before the handover while the source streams the increments.",
+        "arXiv 2608.16477; split and compression ours", "constant velocity; a wrong target can be cancelled"),
+    "water-filling": Entry(
+        WaterFilling, "`split` with shares that level the ends of all transfers, link by link.",
+        "ours, after iterative water-filling", "a busy server is busy with the session itself"),
+    "market": Entry(
+        Market, "`split` with shares bought at the prices of a proportional-fair market.",
+        "Kelly et al. 1998; budgets ours", "urgency falls with the time until the handover"),
+    "two-choices": Entry(
+        TwoChoices, "Stay at the handover; then live where the cache or where the UE is, by affinity and load.",
+        "ours, after DualMap", "a session goes on for `ahead_tokens` tokens",
+        lambda config, seed: dict(hop_s=config.backhaul.hop_s)),
+    "greedy-planner": Entry(
+        GreedyPlanner, "The cheapest of all plans for each UE, by the delay model, the prices and measured drift.",
+        "ours", "the drift of docs/sweep.csv; no other transfer begins meanwhile",
+        lambda config, seed: dict(config=config)),
+    "foresight": Entry(
+        Foresight, "Upper bound, not a competitor: prepares exactly in time for the handovers that will come.",
+        "ours", "it reads the future from a copy of the simulator", lambda config, seed: dict(config=config)),
+}
+
+# Names for arguments that are often wanted.
+ALIASES: dict[str, str] = {
+    "cho-int8": "cho:bits=8", "cho-int4": "cho:bits=4", "ctho-int8": "ctho:bits=8", "ctho-int4": "ctho:bits=4",
+    "split-int8": "split:bits=8", "split-int4": "split:bits=4", "fetch-int8": "fetch:bits=8",
+    "fetch-int4": "fetch:bits=4", "jmsra-int8": "jmsra:bits=8", "jmsra-int4": "jmsra:bits=4",
+    "jmsra-sum": "jmsra:objective=sum", "pallas-int8": "pallas:bits=8", "pallas-int4": "pallas:bits=4",
+    "pallas-split": "pallas:medium=split", "token-aware-0.1": "token-aware:keep=0.1",
+    "token-aware-0.5": "token-aware:keep=0.5",
+}

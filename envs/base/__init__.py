@@ -1,0 +1,1 @@
+"""What every environment shares: the batched core, snapshots, configuration."""

@@ -1,0 +1,138 @@
+"""The configuration of an environment: the world (envs.sim.params) plus actions, reward, scoring and episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ...errors import require
+from ...settings.experiment import EvaluateConfig, TrainConfig
+from ...settings.fields import build
+from ...settings.loader import load
+from ..sim.params import (
+    BackhaulConfig,
+    ComputeConfig,
+    MobilityConfig,
+    RadioConfig,
+    ServingConfig,
+    SessionConfig,
+)
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """The levels behind the MultiDiscrete action [target, medium, keep, precision, share]."""
+
+    trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (a sixth part)
+    candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
+    keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
+    bits: tuple[int, ...] = (16, 8, 4)  # precision of the transferred KV [bit]
+    weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
+
+    def __post_init__(self) -> None:
+        require(self.candidates >= 1, f"candidates is {self.candidates}: it must be at least 1")
+        for name in ("keep", "bits", "weight"):
+            require(len(getattr(self, name)) > 0, f"{name} is empty: it needs at least one level")
+        for keep in self.keep:
+            require(0.0 < keep <= 1.0, f"keep contains {keep}: a keep ratio must lie in (0, 1]")
+        for bits in self.bits:
+            require(bits in (16, 8, 4), f"bits contains {bits}: choose among 16, 8 and 4")
+        for weight in self.weight:
+            require(weight >= 0.0, f"weight contains {weight}: a bandwidth weight must not be negative")
+        require(max(self.weight) > 0.0, f"weight is {self.weight}: at least one level must be above 0")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Price of each term; the reward of a UE is minus the sum of price times amount, per step."""
+
+    interruption: float = 1.0  # per second without service
+    drift: float = 0.02  # per nat of KL divergence, summed over the tokens of the step
+    detour: float = 0.1  # per second of delay added to forwarded tokens
+    traffic: float = 0.1  # per gigabyte on the backhaul
+    gpu: float = 0.1  # per second of prefill at the target
+    waste: float = 0.2  # per gigabyte sent, and per second computed, for a migration that was cancelled
+    pingpong: float = 0.0  # per return to the previous cell; a price here needs a policy that decides handovers
+    sharing: Literal["individual", "team"] = "individual"  # team: every UE receives the mean over the UEs
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            price = getattr(self, name)
+            require(isinstance(price, str) or price >= 0, f"{name} is {price}: a price must not be negative")
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How a step is scored: by a language model whose KV cache is really moved, or not at all."""
+
+    mode: Literal["kv", "none"] = "kv"  # none: physics only; drift and recall are then absent, and results say so
+    model: str = "embedded"  # the shipped model, or the path of a Hugging Face causal LM with RoPE
+    device: str = "auto"  # auto: CUDA when there is one
+    scorer: str = "window"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
+    window: int = 32  # queries that the window scorer looks at [tokens]
+    pool: int = 5  # width of its max-pooling [tokens]
+    sinks: int = 4  # first tokens that are always kept [tokens]
+    recent: int = 8  # last tokens that are always kept [tokens]
+    scope: Literal["sequence", "head"] = "sequence"  # what keeps tokens of its own: a session, or each layer and head
+    situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
+    script_seed: int = 0  # seed of the bank of session scripts
+    drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes
+    horizon: int = 64  # what drift: resume looks ahead [tokens of the measured model]
+
+    def __post_init__(self) -> None:
+        require(self.horizon >= 1, f"horizon is {self.horizon}: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class HandoverConfig:
+    """One handover environment; see configs/handover.yaml for the same keys with comments."""
+
+    scene: str = "munich"  # a shipped scene (python -m kvroam.envs.scenes list) or the path of a built one
+    num_ues: int = 16  # [UEs]
+    interval_s: float = 0.1  # decision interval [s]
+    episode_s: float = 60.0  # the horizon; it truncates [s]
+    radio: RadioConfig = field(default_factory=RadioConfig)
+    mobility: MobilityConfig = field(default_factory=MobilityConfig)
+    sessions: SessionConfig = field(default_factory=SessionConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    backhaul: BackhaulConfig = field(default_factory=BackhaulConfig)
+    actions: ActionConfig = field(default_factory=ActionConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+
+    def __post_init__(self) -> None:
+        require(self.num_ues >= 1, f"num_ues is {self.num_ues}: it must be at least 1")
+        require(self.interval_s > 0, f"interval_s is {self.interval_s}: it must be above 0")
+        require(self.episode_s >= self.interval_s,
+                f"episode_s is {self.episode_s}: it must be at least one interval ({self.interval_s})")
+
+    @property
+    def max_steps(self) -> int:
+        """Decision intervals of one episode."""
+        return round(self.episode_s / self.interval_s)
+
+
+@dataclass(frozen=True)
+class Experiment(HandoverConfig):
+    """An environment, and how it is trained on and evaluated: one YAML file is one experiment."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def resolve(config: HandoverConfig | Mapping | str | Path | None, overrides: Sequence[str] = ()) -> HandoverConfig:
+    """A HandoverConfig from what a user may pass: itself, a mapping, a YAML path, a shipped name, or None (default).
+
+    Raises:
+        ConfigError: unknown key, value out of range, file that does not exist.
+    """
+    if isinstance(config, HandoverConfig):
+        return config
+    if config is None:
+        config = "handover"
+    if isinstance(config, Mapping):
+        return build(HandoverConfig, config)
+    return load(Experiment, config, overrides)

@@ -1,0 +1,183 @@
+"""Observations: one row of float32 features per UE, computed from what NetworkView shows.
+
+`table(config)` documents every number (name, meaning, unit, range); tests hold the kernel against it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+from gymnasium import spaces
+
+from ..sim.jit import borrowing
+from ..sim.predictor import HORIZON_S
+from ..sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
+from .config import HandoverConfig
+from .view import NetworkView
+from .world.engine import BLOCKS
+
+# Times are shown relative to this, clipped: a handover that takes longer is bad, however much longer.
+TIME_UNIT_S = 2.0
+URGENCY_S = 0.5
+
+
+class Feature(NamedTuple):
+    """One number of the observation row."""
+
+    name: str
+    meaning: str
+    unit: str
+    low: float
+    high: float
+
+
+def _own() -> list[Feature]:
+    return [
+        Feature("streaming", "the model is answering", "0/1", 0, 1),
+        Feature("healthy", "the KV cache is whole and exact", "0/1", 0, 1),
+        Feature("context", "tokens in the cache / tokens at the end of a script", "1", 0, 1),
+        Feature("preparing", "a migration is being prepared", "0/1", 0, 1),
+        Feature("interrupted", "the session is interrupted", "0/1", 0, 1),
+        Feature("detoured", "the session lives on another gNB's server", "0/1", 0, 1),
+        Feature("interrupted_for", "time since service stopped", "2 s", 0, 1),
+        Feature("sinr", "downlink SINR", "30 dB", -1, 2),
+        Feature("air", "time on the air of one token / its cap", "1", 0, 1),
+        Feature("velocity_x", "smoothed velocity east", "20 m/s", -2, 2),
+        Feature("velocity_y", "smoothed velocity north", "20 m/s", -2, 2),
+        Feature("urgency", "1 - time to the A3 handover / 0.5 s; 0 when none is near", "1", 0, 1),
+        Feature("since_handover", "time since the last change of cell", "10 s", 0, 1),
+        Feature("transfer_left", "bits left of the own transfer at the capacity of its links", "2 s", 0, 1),
+        Feature("prefill_left", "a prefill job of the own migration is not done", "0/1", 0, 1),
+        Feature("moves_tokens", "the migration under way rebuilds from token ids", "0/1", 0, 1),
+        Feature("moves_kv", "the migration under way sends KV", "0/1", 0, 1),
+        Feature("moves_split", "the migration under way does both", "0/1", 0, 1),
+        Feature("send_time", "whole cache at 16 bit over the source's egress alone", "2 s", 0, 1),
+        Feature("egress_queue", "bits queued at the source at its capacity", "2 s", 0, 1),
+        Feature("movers", "share of the UEs whose session is moving", "1", 0, 1),
+        Feature("server_wait", "time until the source's server could start a batch", "2 s", 0, 1),
+        Feature("predicted_in", "1 - predicted time to the next handover / 5 s; 0 when none is predicted", "1", 0, 1),
+        Feature("prompting", "the session waits for the prefill of its user's prompt", "0/1", 0, 1),
+    ]
+
+
+def _candidate(k: int) -> list[Feature]:
+    who = "own cell, when the session was left behind" if k == 0 else f"strongest neighbour {k}"
+    return [
+        Feature(f"candidate_{k}_present", f"{who}: exists", "0/1", 0, 1),
+        Feature(f"candidate_{k}_margin", f"{who}: filtered RSRP over the serving cell's", "20 dB", -2, 2),
+        Feature(f"candidate_{k}_is_next", f"{who}: target of the A3 handover under way", "0/1", 0, 1),
+        Feature(f"candidate_{k}_is_target", f"{who}: target of the migration under way", "0/1", 0, 1),
+        Feature(f"candidate_{k}_prefill", f"{who}: prefill of the whole context", "2 s", 0, 1),
+        Feature(f"candidate_{k}_wait", f"{who}: time until its server could start a batch", "2 s", 0, 1),
+        Feature(f"candidate_{k}_receive_time", f"{who}: whole cache at 16 bit over its ingress alone", "2 s", 0, 1),
+        Feature(f"candidate_{k}_ingress_queue", f"{who}: bits queued towards it at its capacity", "2 s", 0, 1),
+        Feature(f"candidate_{k}_load", f"{who}: share of its radio resources in use", "1", 0, 1),
+        Feature(f"candidate_{k}_is_predicted", f"{who}: predicted next cell", "0/1", 0, 1),
+        Feature(f"candidate_{k}_memory", f"{who}: share of its server's memory that is free", "1", 0, 1),
+    ]
+
+
+OWN, PER_CANDIDATE = len(_own()), len(_candidate(0))
+
+
+def table(config: HandoverConfig) -> list[Feature]:
+    """Every number of the observation row, in order."""
+    return _own() + [f for k in range(config.actions.candidates + 1) for f in _candidate(k)]
+
+
+def space(config: HandoverConfig) -> spaces.Box[np.float32]:
+    """The Box of one observation row, float32 [len(table)]."""
+    rows = table(config)
+    low, high = (np.array([getattr(f, side) for f in rows], np.float32) for side in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def observe(view: NetworkView) -> np.ndarray:
+    """Observations of all UEs, float32 [E, U, len(table)], a fresh array each call."""
+    slots = view.candidates.shape[2]
+    out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
+    write = _observe_parallel if view.sim.parallel() else _observe
+    write(0, view.num_envs, view.sim.state, view.sim.params,
+          (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
+           view.predicted_cell, view.predicted_in_s, view.free_memory_bytes), out)
+    return out
+
+
+@borrowing
+def _share(value, unit):
+    return min(max(value / unit, 0.0), 1.0)
+
+
+@borrowing
+def _observe(first, last, state, params, seen, out):
+    for e in range(first, last):
+        _observe_one(e, state, params, seen, out)
+
+
+@nb.njit(cache=True, parallel=True)
+def _observe_parallel(first, last, state, params, seen, out):
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        _observe(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params, seen,
+                 out)
+
+
+@borrowing
+def _observe_one(e, state, params, seen, out):
+    candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell, predicted_in_s, free_memory = seen
+    p = params[0]
+    ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
+    movers = 0
+    for u in range(ue.shape[0]):
+        movers += ue[u].phase != IDLE
+    for u in range(ue.shape[0]):
+        me, row = ue[u], out[e, u]
+        source = 0 if p.pool == 1 else me.server
+        moving = me.phase != IDLE
+        whole = me.context * p.kv_bits_16
+        row[0] = me.streaming
+        row[1] = me.healthy
+        row[2] = _share(me.context, me.end)
+        row[3] = me.phase == PREPARING
+        row[4] = me.phase == INTERRUPTED
+        row[5] = me.server != me.radio
+        row[6] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
+        row[7] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
+        row[8] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
+        row[9] = min(max(me.vx / 20.0, -2.0), 2.0)
+        row[10] = min(max(me.vy / 20.0, -2.0), 2.0)
+        row[11] = 1.0 - _share(me.fire_s - now, URGENCY_S)
+        row[12] = _share(now - me.since_s, 10.0)
+        bottleneck = cell[source].egress_bps
+        if p.pool == 0:
+            bottleneck = min(bottleneck, cell[me.target].ingress_bps)
+        row[13] = _share(me.bits_left / bottleneck, TIME_UNIT_S) if moving else 0.0
+        row[14] = moving and me.job != NO_JOB and me.job != DONE
+        row[15] = moving and me.medium == TOKEN
+        row[16] = moving and me.medium == KV
+        row[17] = moving and me.medium == SPLIT
+        row[18] = _share(whole / cell[source].egress_bps, TIME_UNIT_S)
+        row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
+        row[20] = movers / ue.shape[0]
+        row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
+        row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
+        row[23] = me.prompt != NO_JOB
+        for k in range(candidates.shape[2]):
+            c = candidates[e, u, k]
+            if c < 0:
+                continue
+            at = OWN + k * PER_CANDIDATE
+            sink = 0 if p.pool == 1 else c
+            row[at] = 1.0
+            row[at + 1] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
+            row[at + 2] = c == me.fire_cell
+            row[at + 3] = moving and c == me.target
+            row[at + 4] = _share(p.prefill_a * me.context / cell[c].speed + p.prefill_b, TIME_UNIT_S)
+            row[at + 5] = _share(wait_s[e, c], TIME_UNIT_S)
+            row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
+            row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
+            row[at + 8] = cell[c].load
+            row[at + 9] = c == predicted_cell[e, u]
+            row[at + 10] = _share(free_memory[e, c], cell[c].memory_bytes)

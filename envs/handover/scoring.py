@@ -1,0 +1,224 @@
+"""The score of a step: every session's real KV cache follows what the simulator did to it, and its drift is measured.
+
+A session whose cache is whole needs no forward pass: its drift is exactly 0, and whether it answers right was computed
+once with its script. A session that was pruned or quantised runs every token it produces through its own cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ConfigError
+from ..sim.state import DETOUR, OPENED, RESUMED
+from .config import HandoverConfig, ScoringConfig
+from .world.simulator import Simulator
+
+if TYPE_CHECKING:
+    from ...kvbackend import KVBackend, Reference, Session
+
+_RECALL = ("hot_hits", "hot_total", "cold_hits", "cold_total")
+
+
+@dataclass
+class Scores:
+    """What the language model says of one step, [E, U] each; sums over the step's tokens."""
+
+    kl: np.ndarray  # KL(whole cache || this cache) [nat]
+    js: np.ndarray  # Jensen-Shannon divergence [nat]
+    delta_nll: np.ndarray  # extra surprise at the script's own tokens [nat]
+    top1: np.ndarray  # tokens at which both caches predict the same next token
+    measured: np.ndarray  # tokens of the measured model that were produced
+    hot_hits: np.ndarray  # right answers about facts in recent use
+    hot_total: np.ndarray
+    cold_hits: np.ndarray  # right answers about facts not asked for lately
+    cold_total: np.ndarray
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int]) -> Scores:
+        """Scores of a step in which nothing was produced."""
+        return cls(**{f.name: np.zeros(shape) for f in fields(cls)})
+
+
+def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
+    """The scorer that `config.scoring` asks for; None for mode none."""
+    if config.scoring.mode == "none":
+        return None
+    if config.scoring.drift == "resume":
+        from .resume_charge import ResumeScorer
+
+        return ResumeScorer(config, num_envs)
+    return KVScorer(config, num_envs)
+
+
+class KVScorer:
+    """Follows E x U sessions with one KVBackend and a bank of scripts, prefilled once per process."""
+
+    def __init__(self, config: HandoverConfig, num_envs: int) -> None:
+        self.scale = config.serving.context_scale
+        self.length = config.sessions.script_tokens
+        bank = _bank(config.scoring, config.sessions.scripts, self.length)
+        self.backend, self.references = bank.backend, bank.references
+        self._recall_before = bank.recall_before
+        shape = (num_envs, config.num_ues)
+        self._script = np.zeros(shape, np.int64)
+        self._at = np.zeros(shape, np.int64)
+        self._degraded: dict[tuple[int, int], Session] = {}
+
+    def reset(self, sim: Simulator) -> None:
+        """Start every session anew, with a whole cache, where the simulator has put it."""
+        ue = sim.state.ue
+        for session in self._degraded.values():
+            self.backend.close(session)
+        self._degraded.clear()
+        self._script[:] = ue["script"]
+        self._at[:] = self._position(ue["context"])
+
+    def score(self, sim: Simulator) -> Scores:
+        """Follow the step that `sim` has just made; sets ue.healthy to what the caches really are."""
+        scores = Scores.zeros(self._at.shape)
+        for batch in _rounds(sim):
+            self._follow_events(sim, batch, scores)
+        self._advance(self._position(sim.state.ue["context"]), scores)
+        return scores
+
+    def charged(self, scores: Scores) -> np.ndarray:
+        """KL divergence that the reward charges for the step just scored [E, U] [nat]: that of its tokens."""
+        return scores.kl
+
+    @property
+    def degraded(self) -> int:
+        """Sessions whose cache is not whole now."""
+        return len(self._degraded)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Tokens that each measured session has read, int64 [E, U]."""
+        return self._at.copy()
+
+    def _position(self, context: np.ndarray) -> np.ndarray:
+        """Tokens of the measured model in a context of serving tokens."""
+        return np.floor(np.asarray(context) / self.scale + 1e-6).astype(np.int64)
+
+    def _follow_events(self, sim: Simulator, batch: list[tuple[int, np.void]], scores: Scores) -> None:
+        """Bring the sessions of one round of events to the event, then do what it did; one event per session."""
+        stop = self._at.copy()
+        for e, event in batch:
+            u = event["ue"]
+            stop[e, u] = self._position(event["context"]) if event["kind"] == RESUMED else self.length
+        self._advance(stop, scores)
+        moved = []
+        for e, event in batch:
+            if event["kind"] == OPENED:
+                self._open(sim, e, event)
+            elif event["medium"] != DETOUR:
+                moved.append((e, event))
+        if moved:
+            self._migrate(sim, moved)
+
+    def _open(self, sim: Simulator, e: int, event: np.void) -> None:
+        u = int(event["ue"])
+        session = self._degraded.pop((e, u), None)
+        if session is not None:
+            self.backend.close(session)
+        # The session before may have resumed in this very step, with a pruned cache.
+        sim.state.ue["healthy"][e, u] = True
+        self._script[e, u] = sim.state.ue["script"][e, u]
+        self._at[e, u] = self._position(event["context"])
+
+    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
+        """Prune, encode, decode and restore the caches of all sessions that resumed elsewhere."""
+        from ...kvbackend import TransferPlan
+
+        sessions, plans = [], []
+        for e, event in moved:
+            u = int(event["ue"])
+            session = self._degraded.get((e, u))
+            if session is None:
+                session = self.backend.open(self.references[self._script[e, u]], int(self._at[e, u]))
+            sessions.append(session)
+            plans.append(TransferPlan(
+                keep=float(event["keep"]), bits=int(event["bits"]),
+                prefix_tokens=int(self._position(event["prefix"])),
+                snapshot_tokens=int(self._position(event["snapshot"]))))
+        for (e, event), session, result in zip(moved, sessions, self.backend.migrate(sessions, plans), strict=True):
+            u = int(event["ue"])
+            sim.state.ue["healthy"][e, u] = result.whole
+            if result.whole:
+                self._degraded.pop((e, u), None)
+                self.backend.close(session)
+            else:
+                self._degraded[e, u] = session
+
+    def _advance(self, stop: np.ndarray, scores: Scores) -> None:
+        """Let every session produce its tokens up to position `stop` [E, U]."""
+        count = stop - self._at
+        if not count.any():
+            return
+        scores.measured += count
+        whole = count.copy()
+        live = [key for key in self._degraded if count[key]]
+        if live:
+            drift = self.backend.advance([self._degraded[key] for key in live], [int(count[key]) for key in live])
+            at = tuple(np.array(live).T)
+            whole[at] = 0
+            for name, values in (("kl", drift.kl), ("js", drift.js), ("delta_nll", drift.delta_nll),
+                                 ("top1", drift.matches), *((name, getattr(drift, name)) for name in _RECALL)):
+                getattr(scores, name)[at] += values
+        scores.top1 += whole
+        seen = self._recall_before[self._script, self._at + whole] - self._recall_before[self._script, self._at]
+        for i, name in enumerate(_RECALL):
+            getattr(scores, name)[:] += seen[..., i]
+        self._at[:] = stop
+
+
+@dataclass(frozen=True)
+class _Bank:
+    backend: KVBackend
+    references: list[Reference]
+    recall_before: np.ndarray  # int64 [scripts, length + 1, 4]: answers judged before each position, whole cache
+
+
+@functools.lru_cache(maxsize=2)
+def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
+    """The backend and the prefilled scripts, shared by all environments of a process."""
+    from ...kvbackend import KVBackend, KVSettings
+    from ...kvbackend.embedded.scripts import script_bank
+
+    if scoring.model != "embedded":
+        raise ConfigError(f"scoring.model is {scoring.model!r}: session scripts exist for the embedded model only; "
+                          "use embedded here, or kvroam.kvbackend on its own for other models")
+    settings = KVSettings(scorer=scoring.scorer, window=scoring.window, pool=scoring.pool, sinks=scoring.sinks,
+                          recent=scoring.recent, scope="token" if scoring.scope == "sequence" else "head")
+    backend = KVBackend.load("embedded", None if scoring.device == "auto" else scoring.device, settings)
+    scripts = script_bank(count, length, scoring.script_seed, scoring.situation)
+    references = backend.references([(s.tokens, s.answer, s.query) for s in scripts])
+    return _Bank(backend, references, np.stack([_recall_before(r) for r in references]))
+
+
+def _recall_before(reference: Reference) -> np.ndarray:
+    """Answers that the whole cache has been asked for and got right before each position, int64 [S + 1, 4]."""
+    from ...kvbackend.drift import count_recall
+
+    judged = np.zeros((len(reference) + 1, len(_RECALL)), np.int64)
+    failed: set[int] = set()
+    for i, row in enumerate(reference.marks.rows):
+        judged[row + 1] += count_recall(reference.marks, i, [reference.correct[i]], failed)
+    return np.cumsum(judged, axis=0)
+
+
+def _rounds(sim: Simulator) -> list[list[tuple[int, np.void]]]:
+    """The step's events such that no session occurs twice in a round, in order of time."""
+    rounds: list[list[tuple[int, np.void]]] = []
+    seen: dict[tuple[int, int], int] = {}
+    for e in np.flatnonzero(sim.state.world["events"]):
+        for event in sim.state.event[e, : sim.state.world["events"][e]]:
+            key = (int(e), int(event["ue"]))
+            nth = seen[key] = seen.get(key, -1) + 1
+            if nth == len(rounds):
+                rounds.append([])
+            rounds[nth].append((int(e), event))
+    return rounds

@@ -1,0 +1,374 @@
+"""The simulator: every environment advances by one decision interval, event by event, beside the others.
+
+Within an interval nothing is rounded to a grid: a transfer, a prefill batch, a handover or an answer ends when it
+ends, and what it frees is shared again at that instant. Motion, measurements and link rates are updated once per
+interval.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from ...sim import cell_change, chunked, compute, mobility, radio, sessions
+from ...sim.backhaul import vary_capacities, weighted_fair_rates
+from ...sim.jit import borrowing
+from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
+from ...sim.streams import WORLD, uniform
+from . import link_failure, migration, trigger
+
+_NEVER = np.inf
+# What may happen next within an interval.
+(_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _JOB_END, _CAPACITY, _HOLD_END, _FAILURE,
+ _REESTABLISH) = range(12)
+
+
+BLOCKS = 64  # that a batch is cut into for the threads: even shares, each with working memory of its own
+
+
+class Scratch(NamedTuple):
+    """Working memory of one thread, for one environment after the other."""
+
+    source: np.ndarray  # of the transfers under way, int64 [U]
+    target: np.ndarray
+    owner: np.ndarray
+    weight: np.ndarray  # float64 [U]
+    rate: np.ndarray  # [bit/s]
+    decode: np.ndarray  # tokens per second of every UE, float64 [U]
+    room: np.ndarray  # float64 [2 C]
+    demand: np.ndarray
+    egress: np.ndarray  # float64 [C] [bit/s]
+    ingress: np.ndarray
+    gain_db: np.ndarray  # float64 [U, C]
+    noise: np.ndarray  # float64 [C]
+    head: np.ndarray  # int64 [C]
+    share: np.ndarray  # float64 [C]
+    since: np.ndarray
+    active: np.ndarray  # int64 [C]
+
+
+@nb.njit(cache=True)
+def allocate_scratch(ues, cells):
+    """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
+    return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
+                   np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
+                   np.empty(cells), np.empty((ues, cells)), np.empty(cells), np.empty(cells, np.int64),
+                   np.empty(cells), np.empty(cells), np.empty(cells, np.int64))
+
+
+@borrowing
+def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables, scratch: Scratch):
+    """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
+    p = params[0]
+    world.time_s, world.step, world.events, world.answers, world.period = 0.0, 0, 0, 0, 0
+    for c in range(cell.shape[0]):
+        cell[c].memory_bytes = p.memory_bytes * p.memory_spread ** (2.0 * uniform(keys[WORLD], c, 6, 0) - 1.0)
+        for field, spread in ((0, p.speed_spread), (1, p.capacity_spread), (2, p.capacity_spread)):
+            factor = spread ** (2.0 * uniform(keys[WORLD], c, field, 0) - 1.0)
+            if field == 0:
+                cell[c].speed = factor
+            elif field == 1:
+                cell[c].egress_bps = p.capacity_bps * factor
+            else:
+                cell[c].ingress_bps = p.capacity_bps * factor
+        cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
+        cell[c].busy_until = compute.IDLE_SERVER
+    if p.variation > 1.0:
+        vary_capacities(cell, p, keys, 0)
+    for u in range(ue.shape[0]):
+        ue[u].server, ue[u].phase = -1, IDLE
+    a3_since_s[:] = _NEVER
+    gain_db, noise = scratch.gain_db, scratch.noise
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        mobility.place(ue, u, p, tables, keys)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, 0, True)
+        me.radio = np.argmax(rsrp_dbm[u])
+        me.previous, me.since_s = -1, -_NEVER
+        me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
+        me.t310_s = me.reconnect_s = _NEVER
+        me.rlf = False
+        me.session = 0
+        sessions.open_session(ue, u, cell, p, keys)
+        sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
+        migration.forget(ue, u)
+        me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
+        me.weight = 1.0
+        me.handover_s = me.reattach_s = -_NEVER
+        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
+    radio.update_load(ue, cell, p)
+    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
+    for u in range(ue.shape[0]):
+        link_failure.monitor(ue, u, p, 0.0)
+
+
+@borrowing
+def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables,
+                scratch: Scratch):
+    """Advance one environment by one decision interval under the plans [U]."""
+    p = params[0]
+    ues, cells = ue.shape[0], cell.shape[0]
+    source, target, owner, weight, rate = scratch.source, scratch.target, scratch.owner, scratch.weight, scratch.rate
+    decode, room, demand = scratch.decode, scratch.room, scratch.demand
+    egress, ingress, gain_db, noise = scratch.egress, scratch.ingress, scratch.gain_db, scratch.noise
+    # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
+    head, share = scratch.head, scratch.share
+    for c in range(cells):
+        egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
+        head[c], share[c] = -1, 1.0
+    begin = now = world.step * p.dt
+    end = (world.step + 1) * p.dt
+    world.events = world.answers = 0
+    for u in range(ues):
+        clear(flow[u])
+        migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+    if p.policy_trigger == 1:
+        trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
+
+    while True:
+        for u in range(ues):
+            migration.complete(ue, u, p, now)
+        flows = 0
+        for u in range(ues):
+            if ue[u].phase != IDLE and ue[u].bits_left > 0.0:
+                source[flows], target[flows], weight[flows] = ue[u].server, ue[u].target, ue[u].weight
+                owner[flows] = u
+                flows += 1
+        weighted_fair_rates(source[:flows], target[:flows], weight[:flows], egress, ingress, p.pool == 1,
+                            rate[:flows], room, demand)
+
+        if p.chunked == 1:
+            chunked.serve(ue, cell, p, now, head, share, scratch.since)
+
+        # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
+        at, what, who = end, _END, 0
+        if p.variation > 1.0 and (world.period + 1) * p.variation_period_s < at:
+            at, what = (world.period + 1) * p.variation_period_s, _CAPACITY
+        for f in range(flows):
+            if rate[f] > 0.0 and now + ue[owner[f]].bits_left / rate[f] < at:
+                at, what, who = now + ue[owner[f]].bits_left / rate[f], _TRANSFER, owner[f]
+        for c in range(cells):
+            if cell[c].busy_until > compute.IDLE_SERVER and cell[c].busy_until < at:
+                at, what, who = cell[c].busy_until, _BATCH_END, c
+            if p.chunked == 1 and head[c] >= 0 and now + chunked.left_s(ue, head[c]) / share[c] < at:
+                at, what, who = now + chunked.left_s(ue, head[c]) / share[c], _JOB_END, c
+        # A batch takes along whatever falls due at the instant at which it starts, so it comes after all that.
+        start_at, start_cell = _NEVER, 0
+        for u in range(ues):
+            me = ue[u]
+            decode[u] = sessions.decode_rate(ue, u, p, cell, now, head)
+            if me.fire_s < at and p.policy_trigger == 0:
+                at, what, who = me.fire_s, _HANDOVER, u
+            if me.t310_s < at:
+                at, what, who = me.t310_s, _FAILURE, u
+            if me.reconnect_s < at:
+                at, what, who = me.reconnect_s, _REESTABLISH, u
+            if me.phase == INTERRUPTED and me.resume_s < at:
+                at, what, who = me.resume_s, _RESUME, u
+            if me.streaming:
+                if decode[u] > 0.0 and now + me.left / decode[u] < at:
+                    at, what, who = now + me.left / decode[u], _TURN, u
+            elif now + me.left < at:
+                at, what, who = now + me.left, _TURN, u
+            if me.job == WAITING and p.chunked == 1:
+                if now < me.start_s < at:
+                    at, what, who = me.start_s, _HOLD_END, u
+            elif me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
+                ready_at = compute.next_cycle(max(now, me.start_s), p.cycle_s)
+                if ready_at <= start_at:
+                    start_at, start_cell = ready_at, me.target
+            if p.chunked == 0 and sessions.prompt_waits(me) and cell[me.server].busy_until == compute.IDLE_SERVER:
+                ready_at = compute.next_cycle(now, p.cycle_s)
+                if ready_at <= start_at:
+                    start_at, start_cell = ready_at, me.server
+        if start_at < at:
+            at, what, who = start_at, _BATCH_START, start_cell
+        at = max(at, now)
+
+        pass_time(ue, cell, p, now, at - now, decode, owner[:flows], rate[:flows], flow)
+        if p.chunked == 1:
+            for c in range(cells):
+                if head[c] >= 0:
+                    chunked.work_on(ue, head[c], share[c] * (at - now), flow)
+        now = at
+        if what == _END:
+            break
+        if what == _TRANSFER:
+            ue[who].bits_left = 0.0
+        elif what == _BATCH_END:
+            compute.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
+        elif what == _JOB_END:
+            if head[who] < ues:
+                ue[head[who]].job = DONE
+            else:
+                sessions.finish_prompt(ue, head[who] - ues, p, tables.trace, keys, flow)
+        elif what == _CAPACITY:
+            world.period += 1
+            vary_capacities(cell, p, keys, world.period)
+            for c in range(cells):
+                egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
+        elif what == _BATCH_START:
+            compute.start_batch(ue, cell, who, p, now, flow)
+        elif what == _FAILURE:
+            link_failure.fail(ue, who, a3_since_s, p, now, flow)
+        elif what == _REESTABLISH:
+            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, begin, flow)
+        elif what == _HANDOVER and ue[who].monitor_db < p.q_out_db:
+            # The command does not reach the UE (a handover failure as TR 36.839 counts it: the channel is below Q_out).
+            flow[who].handover_failures += 1
+            link_failure.fail(ue, who, a3_since_s, p, now, flow)
+        elif what == _HANDOVER:
+            cell_change.reset_timers(who, a3_since_s)
+            new_cell = ue[who].fire_cell
+            ue[who].fire_s, ue[who].fire_cell, ue[who].t310_s = _NEVER, -1, _NEVER
+            migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, begin, flow)
+        elif what == _RESUME:
+            moved = ue[who].target != ue[who].server
+            migration.resume(ue, who, p, now, event[world.events])
+            world.events += 1
+            ue[who].prompt_since_s = now
+            if moved and ue[who].opening:
+                # The whole context was rebuilt here: its prompt is answered.
+                ue[who].opening, ue[who].prompt = False, NO_JOB
+                sessions.start_answer(ue, who, p, tables.trace, keys)
+        elif what == _TURN:
+            if ue[who].streaming and ue[who].ttft_s < _NEVER and ue[who].asked_s != sessions.NOT_ASKED:
+                report(ue, who, now, answer[world.answers])
+                world.answers += 1
+            if end_turn(ue, who, cell, p, tables.trace, keys, now, flow):
+                note = event[world.events]
+                note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
+                world.events += 1
+
+    world.step += 1
+    world.time_s = end
+    for u in range(ues):
+        if ue[u].phase == PREPARING:
+            migration.ship_increment(ue, u, p)
+        mobility.move(ue, u, p, tables, keys)
+        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, world.step, False)
+        if ue[u].reconnect_s == _NEVER:
+            cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
+    radio.update_load(ue, cell, p)
+    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
+    for u in range(ues):
+        link_failure.monitor(ue, u, p, end)
+
+
+@borrowing
+def clear(flow):
+    """Zero the amounts of one UE at the start of a step."""
+    flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
+    flow.bits_sent = flow.gpu_s = flow.wasted_bits = flow.wasted_gpu_s = 0.0
+    flow.prompt_tokens = flow.prompt_gpu_s = 0.0
+    flow.handovers = flow.pingpongs = flow.refused = flow.rlf = flow.handover_failures = 0
+
+
+@borrowing
+def report(ue, u, now_s, answer):
+    """Fill `answer`: what the request of UE `u` whose answer ends now has had."""
+    me = ue[u]
+    answer.ue, answer.time_s, answer.ttft_s = u, now_s, me.ttft_s
+    answer.tokens, answer.duration_s = me.answer_tokens, me.answer_s
+
+
+@borrowing
+def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
+    """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
+    for f in range(owner.shape[0]):
+        u = owner[f]
+        bits = min(ue[u].bits_left, rate[f] * elapsed)
+        ue[u].bits_left -= bits
+        ue[u].bits_sent += bits
+        flow[u].bits_sent += bits
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.phase == INTERRUPTED:
+            flow[u].interruption_s += elapsed
+            if me.streaming and me.ttft_s < _NEVER:
+                me.answer_s += elapsed
+        if not me.streaming:
+            me.left -= elapsed
+        elif decode[u] > 0.0:
+            tokens = min(me.left, decode[u] * elapsed)
+            me.left -= tokens
+            me.context += tokens
+            flow[u].tokens += tokens
+            detour = p.hop_s if me.server != me.radio else 0.0
+            flow[u].detour_s += tokens * detour
+            latency = 1.0 / decode[u] + me.air_s + detour
+            flow[u].latency_s += tokens * latency
+            if me.ttft_s == _NEVER:
+                me.ttft_s = now_s - me.asked_s + latency
+            me.answer_tokens += tokens
+            me.answer_s += tokens * latency
+
+
+@borrowing
+def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
+    """An answer or a pause is over; returns whether a new session began."""
+    me = ue[u]
+    over = me.context >= me.end - 1e-6
+    if me.streaming or (over and me.phase == INTERRUPTED):
+        if not me.streaming:
+            # Its user is out of reach and cannot end the session; that happens after one more pause.
+            me.turn += 1
+        sessions.start_thinking(ue, u, p, trace, keys)
+        return False
+    if over:
+        if me.phase == PREPARING:
+            # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from
+            # ending.
+            migration.cancel(ue, u, flow)
+        me.session += 1
+        sessions.open_session(ue, u, cell, p, keys)
+        migration.forget(ue, u)
+    sessions.ask(ue, u, p, trace, keys, now_s)
+    return over
+
+
+@borrowing
+def faults(plan, cells, params):
+    """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
+    for e in range(plan.shape[0]):
+        for u in range(plan.shape[1]):
+            it = plan[e, u]
+            if it.target >= cells or not np.isfinite(it.weight) or not it.hold >= 0.0:
+                return True
+            if it.handover >= cells or (it.handover != STAY and params[0].policy_trigger == 0):
+                return True
+    return False
+
+
+@nb.njit(cache=True)
+def reset_some(which, state: State, params, tables: Tables):
+    """Reset the environments listed in `which`, int64 [N]."""
+    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
+    for e in which:
+        reset_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
+                  params, tables, scratch)
+
+
+@nb.njit(cache=True)
+def advance(first, last, state: State, plan, params, tables: Tables):
+    """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
+    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
+    _advance(first, last, state, plan, params, tables, scratch)
+
+
+@borrowing
+def _advance(first, last, state, plan, params, tables, scratch):
+    for e in range(first, last):
+        advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
+                    state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
+
+
+@nb.njit(cache=True, parallel=True)
+def advance_parallel(first, last, state: State, plan, params, tables: Tables):
+    """The same, environments spread over numba's threads in blocks; the result is identical."""
+    blocks = min(last - first, BLOCKS)
+    for b in nb.prange(blocks):
+        advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
+                tables)

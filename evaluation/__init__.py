@@ -1,0 +1,1 @@
+"""What evaluate.py stands on: metrics, estimates, tables, figures, provenance."""

@@ -1,0 +1,1 @@
+"""What train.py stands on: checkpoints and how a run goes on from them."""
