@@ -9,6 +9,7 @@ import numpy as np
 from ..envs.handover.view import NetworkView
 from ..envs.handover.world.simulator import idle_plans
 from ..envs.sim.state import TOKEN
+from ..errors import require
 
 
 class Policy(Protocol):
@@ -28,6 +29,16 @@ def reactive_plans(view: NetworkView, medium: int = TOKEN, keep: float = 1.0, bi
     plans = idle_plans(view.num_envs, view.num_ues)
     plans["medium"], plans["keep"], plans["bits"] = medium, keep, bits
     return plans
+
+
+def checked_bits(bits: int) -> int:
+    """The precision of a transfer [bit].
+
+    Raises:
+        ValueError: it is none of those that a plan can have.
+    """
+    require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
+    return bits
 
 
 def label(name: str, **given: tuple[object, object]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, IDLE, MEDIA
 from ...errors import require
-from ..base import reactive_plans
+from ..base import checked_bits, reactive_plans
 
 When = Literal["early", "at", "after"]
 
@@ -35,7 +35,7 @@ class ConstantPlan:
     def __post_init__(self) -> None:
         require(self.medium in MEDIA, f"medium is {self.medium!r}: choose among {', '.join(MEDIA)}")
         require(0.0 < self.keep <= 1.0, f"keep is {self.keep}: it must lie in (0, 1]")
-        require(self.bits in (16, 8, 4), f"bits is {self.bits}: choose 16, 8 or 4")
+        checked_bits(self.bits)
         require(self.when in ("early", "at", "after"), f"when is {self.when!r}: choose early, at or after")
 
     @property

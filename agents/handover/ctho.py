@@ -15,7 +15,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 
 # Bandwidth weights that serve the UEs one after the other, as close to strict priority as double precision allows.
 _PRIORITY_RATIO = 1e3
@@ -144,8 +144,7 @@ class CtHO:
     """
 
     def __init__(self, bits: int = 16, per_user: bool = False) -> None:
-        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-        self.bits, self.per_user = bits, per_user
+        self.bits, self.per_user = checked_bits(bits), per_user
         self.name = label("ctho-per-user" if per_user else "ctho", bits=(bits, 16))
 
     def reset(self, view: NetworkView) -> None:
@@ -172,11 +171,7 @@ class CtHO:
     def _plan_group(self, view, plans, e, group, source, target, in_s) -> None:
         context = view.context_tokens[e, group]
         bits = view.kv_bits_per_token(self.bits)
-        egress, ingress = view.egress_bps[e, 0 if view.pool else source], view.ingress_bps[e, target]
-        rate = egress if view.pool else min(egress, ingress)
-        queued = view.egress_queue_bits[e, 0 if view.pool else source] / egress
-        if not view.pool:
-            queued = max(queued, view.ingress_queue_bits[e, target] / ingress)
+        rate, queued = view.link(e, source, target)
         solution = solve(
             in_s, np.floor(context), backhaul_tokens_per_s=rate / bits,
             prefill_s_per_token=view.prefill_s_per_token[e, target], prefill_overhead_s=view.prefill_overhead_s,

@@ -7,7 +7,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, KV, SPLIT, TOKEN
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 from .constant import ConstantPlan
 
 
@@ -43,7 +43,7 @@ class CacheHandover(_Fixed):
     name, medium = "cho", KV
 
     def __init__(self, bits: int = 16) -> None:
-        self.bits, self.name = _precision(bits), label("cho", bits=(bits, 16))
+        self.bits, self.name = checked_bits(bits), label("cho", bits=(bits, 16))
 
 
 class SplitHandover(_Fixed):
@@ -56,7 +56,7 @@ class SplitHandover(_Fixed):
     name, medium = "split", SPLIT
 
     def __init__(self, bits: int = 16) -> None:
-        self.bits, self.name = _precision(bits), label("split", bits=(bits, 16))
+        self.bits, self.name = checked_bits(bits), label("split", bits=(bits, 16))
 
 
 class TokenAware(_Fixed):
@@ -74,7 +74,7 @@ class TokenAware(_Fixed):
 
     def __init__(self, keep: float = 0.2, bits: int = 16) -> None:
         require(0.0 < keep <= 1.0, f"keep is {keep}: it must lie in (0, 1]")
-        self.keep, self.bits = keep, _precision(bits)
+        self.keep, self.bits = keep, checked_bits(bits)
         self.name = label("token-aware", keep=(keep, 0.2), bits=(bits, 16))
 
 
@@ -104,8 +104,3 @@ class Fetch:
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
         return self.plan.act(view)
-
-
-def _precision(bits: int) -> int:
-    require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-    return bits

@@ -16,7 +16,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import IDLE, KV, TOKEN
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 
 NL, CACHE = 0, 1
 Objective = Literal["minmax", "sum"]
@@ -232,8 +232,7 @@ class JMSRA:
 
     def __init__(self, objective: Objective = "minmax", bits: int = 16) -> None:
         require(objective in ("minmax", "sum"), f"objective is {objective!r}: choose minmax or sum")
-        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-        self.objective, self.bits = objective, bits
+        self.objective, self.bits = objective, checked_bits(bits)
         self.name = label("jmsra", objective=(objective, "minmax"), bits=(bits, 16))
 
     def reset(self, view: NetworkView) -> None:

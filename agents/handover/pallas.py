@@ -13,7 +13,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import CANCEL, IDLE, INTERRUPTED, MEDIA, PREPARING, TOKEN
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 
 _GRID = 65  # windows that are tried, ends included
 _SMOOTHING = 0.2  # weight of a new rate in the moving averages
@@ -138,11 +138,10 @@ class Pallas:
     """
 
     def __init__(self, bits: int = 16, alpha: float = 0.8, medium: str = "token", longest_s: float = 5.0) -> None:
-        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
         require(0.0 <= alpha <= 1.0, f"alpha is {alpha}: it must lie in [0, 1]")
         require(medium in ("token", "split"), f"medium is {medium!r}: choose token or split")
         require(0.0 < longest_s < np.inf, f"longest_s is {longest_s}: it must be above 0 and finite")
-        self.bits, self.alpha, self.longest_s, self.medium = bits, alpha, longest_s, MEDIA.index(medium)
+        self.bits, self.alpha, self.longest_s, self.medium = checked_bits(bits), alpha, longest_s, MEDIA.index(medium)
         self.name = label("pallas", bits=(bits, 16), alpha=(alpha, 0.8), medium=(medium, "token"),
                           longest_s=(longest_s, 5.0))
 

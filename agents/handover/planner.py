@@ -190,13 +190,7 @@ class GreedyPlanner:
     def situation(self, view: NetworkView, e, u, target, ahead_s, behind) -> Situation:
         """The delay model's inputs for the listed sessions."""
         source, config = view.server_cell[e, u], self.config
-        if view.pool:
-            capacity = view.egress_bps[e, 0]
-            queue = view.egress_queue_bits[e, 0] / capacity
-        else:
-            out, into = view.egress_bps[e, source], view.ingress_bps[e, target]
-            capacity = np.minimum(out, into)
-            queue = np.maximum(view.egress_queue_bits[e, source] / out, view.ingress_queue_bits[e, target] / into)
+        capacity, queue = view.link(e, source, target)
         context = view.context_tokens[e, u]
         end = config.sessions.script_tokens * config.serving.context_scale
         rate = config.serving.decode_tokens_per_s

@@ -6,12 +6,14 @@ Both are functions of arrays; the two policies move every session as a split (or
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import IDLE, INTERRUPTED, MEDIA
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 
 _MARKET_ROUNDS, _TOLERANCE = 2000, 1e-9
 # A preparation is this much less urgent per second that is left until its handover.
@@ -139,7 +141,7 @@ def transfers(view: NetworkView, e: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return ues, links, np.concatenate([egress, ingress])
 
 
-class _Shared:
+class _Shared(ABC):
     """Reactive transfers that get the rates of a rule as weights.
 
     Args:
@@ -151,11 +153,10 @@ class _Shared:
 
     def __init__(self, medium: str = "split", bits: int = 16) -> None:
         require(medium in ("kv", "split"), f"medium is {medium!r}: choose kv or split")
-        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-        self.medium, self.bits = MEDIA.index(medium), bits
+        self.medium, self.bits = MEDIA.index(medium), checked_bits(bits)
         self.name = label(self.title, medium=(medium, "split"), bits=(bits, 16))
 
-    def reset(self, view: NetworkView) -> None:
+    def reset(self, view: NetworkView) -> None:  # noqa: B027
         """Nothing to remember."""
 
     def act(self, view: NetworkView) -> np.ndarray:
@@ -169,9 +170,9 @@ class _Shared:
             plans["weight"][e, ues] = rates / rates.mean()
         return plans
 
+    @abstractmethod
     def rates(self, view: NetworkView, e: int, ues: np.ndarray, links: np.ndarray, capacity: np.ndarray) -> np.ndarray:
         """Rates of the transfers under way in environment `e`, float [F] [bit/s]."""
-        raise NotImplementedError
 
 
 class WaterFilling(_Shared):

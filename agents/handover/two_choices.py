@@ -12,7 +12,7 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, IDLE, MEDIA
 from ...errors import require
-from ..base import label, reactive_plans
+from ..base import checked_bits, label, reactive_plans
 
 
 def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):
@@ -47,10 +47,9 @@ class TwoChoices:
     def __init__(self, medium: str = "split", bits: int = 16, load_weight: float = 0.1, ahead_tokens: float = 50.0,
                  hop_s: float = 0.02) -> None:
         require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
-        require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
         for key, value in (("load_weight", load_weight), ("ahead_tokens", ahead_tokens), ("hop_s", hop_s)):
             require(0.0 <= value < np.inf, f"{key} is {value}: it must be finite and not negative")
-        self.medium, self.bits, self.load_weight = MEDIA.index(medium), bits, load_weight
+        self.medium, self.bits, self.load_weight = MEDIA.index(medium), checked_bits(bits), load_weight
         self.detour_s = ahead_tokens * hop_s
         self.name = label("two-choices", medium=(medium, "split"), bits=(bits, 16), load_weight=(load_weight, 0.1),
                           ahead_tokens=(ahead_tokens, 50.0))
@@ -69,13 +68,7 @@ class TwoChoices:
         there, here = server[e, u], radio[e, u]
         homes = np.zeros((view.num_envs, view.num_cells))
         np.add.at(homes, (np.arange(view.num_envs)[:, None], server), 1.0)
-        if view.pool:
-            link = view.egress_bps[e, 0]
-            queue = view.egress_queue_bits[e, 0] / link
-        else:
-            out, into = view.egress_bps[e, there], view.ingress_bps[e, here]
-            link = np.minimum(out, into)
-            queue = np.maximum(view.egress_queue_bits[e, there] / out, view.ingress_queue_bits[e, here] / into)
+        link, queue = view.link(e, there, here)
         send, fill = view.kv_bits_per_token(self.bits) / link, view.prefill_s_per_token[e, here]
         per_token = {"token": fill, "kv": send, "split": fill * send / (fill + send)}[MEDIA[self.medium]]
         move = view.context_tokens[e, u] * per_token + view.prefill_overhead_s

@@ -71,6 +71,21 @@ class NetworkView:
         """Backhaul capacity into each gNB [E, C] [bit/s]."""
         return self.sim.state.cell["ingress_bps"].copy()
 
+    def link(self, env, source, target) -> tuple[np.ndarray, np.ndarray]:
+        """Capacity of the way from gNB to gNB [bit/s], and the time that what is queued on it takes [s].
+
+        The narrower, and the busier, of the source's egress and the target's ingress; the pool where there is one.
+
+        Args:
+            env, source, target: indices, integers or integer arrays that broadcast.
+        """
+        if self.pool:
+            capacity = self.egress_bps[env, 0]
+            return capacity, self.egress_queue_bits[env, 0] / capacity
+        out, into = self.egress_bps[env, source], self.ingress_bps[env, target]
+        queues = self.egress_queue_bits[env, source] / out, self.ingress_queue_bits[env, target] / into
+        return np.minimum(out, into), np.maximum(*queues)
+
     @property
     def pool(self) -> bool:
         """Whether all transfers share one link."""

@@ -16,7 +16,7 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import OPENED, RESUMED
+from kvroam.envs.sim.state import DETOUR, OPENED, RESUMED
 
 NEVER = 1e9
 RADIO_S = 0.05  # radio interruption [s]
@@ -126,3 +126,19 @@ class Bench:
 def restore_s(bits: float, bytes_per_s: float = 10e9) -> float:
     """Time to copy received bits into the memory of the GPU [s]."""
     return bits / 8.0 / bytes_per_s
+
+
+def server_by_events(server: int, events: np.ndarray) -> int | None:
+    """Where a session that was at `server` is after the events of its UE, None if a new one began last.
+
+    Asserts that it left from where it was every time, and that a detour moved nothing.
+    """
+    at: int | None = server
+    for event in events:
+        if event["kind"] == OPENED:
+            at = None
+            continue
+        assert at in (None, event["source"])
+        at = event["target"]
+        assert event["medium"] != DETOUR or event["source"] == event["target"]
+    return at

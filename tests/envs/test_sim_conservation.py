@@ -16,6 +16,8 @@ from kvroam.envs.sim.params import (
 )
 from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, OPENED, PREPARING, RESUMED
 
+from .sim_bench import server_by_events
+
 UES, STEPS, STEP_S = 12, 500, 0.1
 SERVING = ServingConfig()
 
@@ -85,14 +87,7 @@ class Ledger:
     def _one_place(self, events, after) -> None:
         """A session is at one server, which changes only when it resumes there, or when a new session begins."""
         for u in range(UES):
-            server = self.before["server"][u]
-            for event in events[events["ue"] == u]:
-                if event["kind"] == OPENED:
-                    server = None
-                    continue
-                assert server in (None, event["source"])
-                server = event["target"]
-                assert event["medium"] != DETOUR or event["source"] == event["target"]
+            server = server_by_events(self.before["server"][u], events[events["ue"] == u])
             assert server in (None, after["server"][u])
             if server is None:
                 assert after["server"][u] in (after["radio"][u], after["previous"][u])

@@ -18,6 +18,7 @@ from kvroam.envs.sim.params import (
 )
 from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 
+from .sim_bench import server_by_events
 from .test_sim_conservation import UES, arbitrary_plans
 
 STEPS, STEP_S = 70, 0.1
@@ -86,14 +87,7 @@ def check_step(sim: Simulator, each: float, before: np.ndarray, k: int) -> None:
     # A session is in one place, and changes it by resuming there or by beginning anew.
     assert ((ue["server"] >= 0) & (ue["server"] < len(cell))).all()
     for u in range(UES):
-        server = before["server"][u]
-        for event in events[events["ue"] == u]:
-            if event["kind"] == OPENED:
-                server = None
-                continue
-            assert server in (None, event["source"])
-            server = event["target"]
-            assert event["medium"] != DETOUR or event["source"] == event["target"]
+        server = server_by_events(before["server"][u], events[events["ue"] == u])
         assert server in (None, ue["server"][u])
     # Who waits for a prompt produces nothing; who has no cache sends nothing.
     assert not (ue["streaming"] & (ue["prompt"] != NO_JOB)).any()
