@@ -124,14 +124,12 @@ def _summaries(runs: dict[str, Any], strata: Sequence[str] | None = None) -> dic
 
 def play(config: Experiment, player, seeds: Sequence[int]):
     """Play one episode per seed side by side; yields None after every step, then each episode's metrics."""
-    from kvroam.envs.base.core import HandoverCore
-    from kvroam.envs.handover.metrics import EpisodeMeter
+    from kvroam.envs import make_core
 
-    core = HandoverCore(config, len(seeds))
+    core = make_core(config, len(seeds))
     core.reset(seeds)
     player.reset(core.view)
-    goals = config.evaluate
-    meter = EpisodeMeter(core.num_envs, core.num_ues, goals.ttft_objective_s, goals.tpot_objective_s)
+    meter = core.task.meter(**config.evaluate.objectives)
     for _ in range(config.max_steps):
         core.step(player.act(core.view))
         meter.add(core)

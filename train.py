@@ -46,7 +46,7 @@ def train(config: Experiment, out: Path, quiet: bool = False, resume: bool = Fal
     from stable_baselines3.common.logger import configure
     from stable_baselines3.common.utils import LinearSchedule
 
-    from kvroam.envs.views.sb3 import HandoverVecEnv
+    from kvroam.envs.handover.sb3 import HandoverVecEnv
 
     torch.set_num_threads(1)
     options = config.train
@@ -59,7 +59,7 @@ def train(config: Experiment, out: Path, quiet: bool = False, resume: bool = Fal
         model.set_env(_Scaled(env, options.reward_scale), force_reset=False)
     else:
         env = HandoverVecEnv(config, options.num_envs, options.seed,
-                             (config.evaluate.ttft_objective_s, config.evaluate.tpot_objective_s))
+                             config.evaluate.objectives)
         _begin(config, out)
         model = PPO(
             "MlpPolicy", _Scaled(env, options.reward_scale), seed=options.seed, n_steps=options.rollout_steps,
@@ -134,7 +134,7 @@ def _callback(env, out: Path, options, quiet: bool, stop: checkpoints.StopReques
     from stable_baselines3.common.callbacks import BaseCallback
     from tqdm import tqdm
 
-    from kvroam.envs.handover.rewards import TERMS
+    from kvroam.envs.handover.rewards import NAMES as TERMS
 
     class Report(BaseCallback):
         def _on_training_start(self) -> None:

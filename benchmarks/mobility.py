@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.base.core import HandoverCore
+from ..envs.base.core import Core
+from ..envs.base.make import make_core
 from ..envs.handover.config import HandoverConfig, ScoringConfig, resolve
 from ..envs.handover.world.simulator import idle_plans
 from ..envs.sim.predictor import HORIZON_S
@@ -45,7 +46,7 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         Arrays [T + 1, E, U], index 0 the reset: radio, since_s, x, y, predicted_cell, predicted_s (absolute; inf:
         none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
     """
-    core = HandoverCore(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
+    core = make_core(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
     core.reset(list(range(seed, seed + episodes)))
     plans = idle_plans(episodes, config.num_ues)
     kept: dict[str, list[np.ndarray]] = {}
@@ -53,9 +54,9 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         if step:
             core.step(plans)
             for name in ("handovers", "rlf", "handover_failures"):
-                kept.setdefault(name, []).append(core.sim.state.flow[name].copy())
+                kept.setdefault(name, []).append(core.task.sim.state.flow[name].copy())
             progress(1)
-        ue, view = core.sim.state.ue, core.view
+        ue, view = core.task.sim.state.ue, core.view
         out = (ue["monitor_db"] < config.radio.q_out_db) | view.link_failed
         for name, value in (("radio", ue["radio"].copy()), ("since_s", ue["since_s"].copy()), ("x", ue["x"].copy()),
                             ("y", ue["y"].copy()), ("predicted_cell", view.predicted_cell), ("out", out),
@@ -153,13 +154,13 @@ def fluid_flow_per_min(speed_mps: tuple[float, float], inter_site_m: float) -> f
 
 
 def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any],
-          ) -> tuple[dict[str, Any], dict[str, np.ndarray], HandoverCore]:
+          ) -> tuple[dict[str, Any], dict[str, np.ndarray], Core]:
     """The report's entry on one scene, what was seen, and a core in that scene (for the figure)."""
     config = replace(config, scene=scene)
     seen = observe(config, episodes, seed, progress)
-    core = HandoverCore(replace(config, scoring=ScoringConfig(mode="none")))
+    core = make_core(replace(config, scoring=ScoringConfig(mode="none")))
     vehicles = round(config.mobility.vehicle_share * config.num_ues)
-    manifest = core.sim.scene.manifest
+    manifest = core.task.sim.scene.manifest
     spacing = next((manifest[part]["inter_site_m"] for part in ("spec", "parameters")
                     if "inter_site_m" in manifest.get(part, {})), None)
     groups = (("vehicles", np.arange(vehicles), config.mobility.vehicle_speed_mps),
@@ -210,11 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for scene in options.scenes:
             bar.set_description(scene)
             entry, seen, core = study(scene, config, options.episodes, options.seed, bar.update)
-            name = core.sim.scene.name
+            name = core.task.sim.scene.name
             results["scenes"][name] = entry
             if scene in drawn:
                 results["figures"].append(name)
-                write_whole(options.out / f"mobility_{name}.png", partial(figure, core.sim.scene, seen))
+                write_whole(options.out / f"mobility_{name}.png", partial(figure, core.task.sim.scene, seen))
     text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
     write_whole(options.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     write_whole(options.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))

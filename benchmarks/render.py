@@ -25,7 +25,7 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
         seed: of the episode.
     """
     from kvroam import agents
-    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs import make_core
     from kvroam.envs.handover.config import Experiment, resolve
     from kvroam.envs.render import Renderer
     from kvroam.envs.render.reading import History
@@ -33,7 +33,7 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
     config = resolve(None)
     assert isinstance(config, Experiment)
     config = replace(config, scoring=replace(config.scoring, mode="none"))
-    core, player, history = HandoverCore(config), agents.make(policy, config, seed), History(0)
+    core, player, history = make_core(config), agents.make(policy, config, seed), History(0)
     core.reset([seed])
     player.reset(core.view)
     began = time.perf_counter()
@@ -48,7 +48,7 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
         renderer.frame(history)
         wall.append(time.perf_counter() - before[0])
         cpu.append(time.process_time() - before[1])
-        arcs.append(int((core.sim.state.ue["phase"] != 0).sum()))
+        arcs.append(int((core.task.sim.state.ue["phase"] != 0).sum()))
     return {"frames": steps, "start_ms": 1e3 * start, "cpu_ms_median": 1e3 * float(np.median(cpu)),
             "cpu_ms_p95": 1e3 * float(np.percentile(cpu, 95)), "cpu_ms_worst": 1e3 * max(cpu),
             "wall_ms_median": 1e3 * float(np.median(wall)), "arcs_mean": float(np.mean(arcs))}

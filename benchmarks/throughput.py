@@ -60,10 +60,10 @@ def physics(scene: str | None = None, **changes: Any):
 def make_core(config, num_envs: int = 1, threads: int = 1):
     """A HandoverCore after reset, and a function that steps it with plans that split every cache and observes."""
     from kvroam.agents.base import reactive_plans
-    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs import make_core
     from kvroam.envs.sim.state import SPLIT
 
-    core = HandoverCore(config, num_envs, threads)
+    core = make_core(config, num_envs, threads)
     core.reset(list(range(num_envs)))
     plans = reactive_plans(core.view, SPLIT)
 
@@ -76,7 +76,7 @@ def make_core(config, num_envs: int = 1, threads: int = 1):
 
 def state_bytes(core) -> int:
     """Memory of what changes in one environment [byte]."""
-    return sum(array.nbytes for array in core.sim.state) // core.num_envs
+    return sum(array.nbytes for array in core.task.sim.state) // core.num_envs
 
 
 def core_rows(seconds: float) -> list[Row]:
@@ -88,11 +88,11 @@ def core_rows(seconds: float) -> list[Row]:
 
 def _one_scene(scene: str, seconds: float) -> list[Row]:
     core, step = make_core(physics(scene))
-    case = f"{scene}, {core.num_ues} UEs, {core.sim.num_cells} cells"
-    plans = core.decode(np.zeros((1, core.num_ues, 5), np.int64))
+    case = f"{scene}, {core.num_agents} UEs, {core.task.sim.num_cells} cells"
+    plans = core.decode(np.zeros((1, core.num_agents, 5), np.int64))
     return [
         row("core", f"{case}: with observations", rate(step, seconds), "steps/s", ">= 20,000"),
-        row("core", f"{case}: physics alone", rate(lambda: core.sim.advance(plans), seconds), "steps/s"),
+        row("core", f"{case}: physics alone", rate(lambda: core.task.sim.advance(plans), seconds), "steps/s"),
         row("core", f"{case}: memory of one environment", state_bytes(core) / 1e3, "kB"),
     ]
 
@@ -102,8 +102,8 @@ def batch_rows(seconds: float, num_envs: int = 1024) -> list[Row]:
     found = []
     for threads in (1, 2):
         core, step = make_core(physics(), num_envs, threads)
-        per_s = rate(step, seconds) * num_envs * core.num_ues
-        found.append(row("batch", f"{num_envs} environments, {core.num_ues} UEs, {threads} thread(s)", per_s,
+        per_s = rate(step, seconds) * num_envs * core.num_agents
+        found.append(row("batch", f"{num_envs} environments, {core.num_agents} UEs, {threads} thread(s)", per_s,
                          "agent-steps/s", ">= 4,000,000" if threads == 2 else ""))
     found.append(row("batch", "memory of one environment", state_bytes(core) / 1e3, "kB"))
     return found
@@ -115,8 +115,8 @@ def scaling_rows(seconds: float) -> list[Row]:
     for ues in SIZES:
         core, step = make_core(physics(num_ues=ues))
         micros = 1e6 / rate(step, seconds)
-        found.append(row("scaling", f"{ues} UEs, {core.sim.num_cells} cells", micros, "us/step"))
-        found.append(row("scaling", f"{ues} UEs, per UE and cell", 1e3 * micros / ues / core.sim.num_cells, "ns"))
+        found.append(row("scaling", f"{ues} UEs, {core.task.sim.num_cells} cells", micros, "us/step"))
+        found.append(row("scaling", f"{ues} UEs, per UE and cell", 1e3 * micros / ues / core.task.sim.num_cells, "ns"))
     return found
 
 
@@ -152,7 +152,7 @@ def api_rows(seconds: float) -> list[Row]:
 
 def vec_rows(seconds: float, num_envs: int = 64) -> list[Row]:
     """The Stable-Baselines3 VecEnv without scoring."""
-    from kvroam.envs.views.sb3 import HandoverVecEnv
+    from kvroam.envs.handover.sb3 import HandoverVecEnv
 
     env = HandoverVecEnv(physics(), num_envs=num_envs)
     env.reset()
@@ -169,11 +169,11 @@ def scored_worker(policy: str, num_envs: int, steps: int, profile: bool = False)
     import torch
 
     from kvroam.agents import make
-    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs import make_core
     from kvroam.envs.handover.config import resolve
 
     torch.set_num_threads(1)
-    core = HandoverCore(resolve(None), num_envs)
+    core = make_core(resolve(None), num_envs)
     core.reset(list(range(num_envs)))
     chosen = make(policy, core.config)
     chosen.reset(core.view)
@@ -191,9 +191,9 @@ def scored_worker(policy: str, num_envs: int, steps: int, profile: bool = False)
     else:
         run(steps)
     spent = time.perf_counter() - began
-    assert core.scorer is not None
-    degraded = core.scorer.degraded / (num_envs * core.num_ues)
-    return steps * num_envs * core.num_ues / spent, degraded, _top(watcher) if profile else ""
+    assert core.task.scorer is not None
+    degraded = core.task.scorer.degraded / (num_envs * core.num_agents)
+    return steps * num_envs * core.num_agents / spent, degraded, _top(watcher) if profile else ""
 
 
 def _top(watcher: cProfile.Profile, count: int = 14) -> str:

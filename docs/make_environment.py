@@ -7,7 +7,7 @@ from pathlib import Path
 from kvroam.envs.handover import observations
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
-from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.sim.state import MEDIA
 from kvroam.evaluation.metrics import metrics_table
 

@@ -1,47 +1,43 @@
-"""The environments: configuration, spaces, observations, rewards, episodes and their registration."""
+"""The environments: what they share (base, views, sim, scenes, render), and one folder per task."""
 
+from __future__ import annotations
+
+from importlib import import_module
 from typing import Any
 
+from .base import registry
+
 _EXPORTS = {
-    "HandoverCentralEnv": ".views.central",
-    "HandoverCentralVectorEnv": ".views.central",
-    "HandoverConfig": ".handover.config",
-    "HandoverCore": ".base.core",
-    "HandoverEgoEnv": ".views.ego",
-    "HandoverEgoVectorEnv": ".views.ego",
-    "HandoverEnv": ".views.parallel",
-    "NetworkView": ".handover.view",
-    "env": ".views.aec",
-    "parallel_env": ".views.parallel",
-    "raw_env": ".views.aec",
+    "Core": ".base.core",
+    "Task": ".base.task",
+    "make_core": ".base.make",
+    **dict.fromkeys(("HandoverCentralEnv", "HandoverCentralVectorEnv", "HandoverConfig", "HandoverEgoEnv",
+                     "HandoverEgoVectorEnv", "HandoverEnv", "HandoverTask", "HandoverVecEnv", "NetworkView", "env",
+                     "parallel_env", "raw_env"), ".handover"),
 }
-__all__ = [
-    "HandoverCentralEnv", "HandoverCentralVectorEnv", "HandoverConfig", "HandoverCore", "HandoverEgoEnv",
-    "HandoverEgoVectorEnv", "HandoverEnv", "NetworkView", "env", "parallel_env", "raw_env", "register",
-]
+__all__ = [*_EXPORTS, "register"]
 
 
 def register() -> None:
-    """Register the environments with PettingZoo and Gymnasium; importing kvroam does it once."""
+    """Announce every task to PettingZoo (parallel and AEC) and Gymnasium (Central and Ego); import kvroam does it."""
     import gymnasium
     import pettingzoo
 
-    for kind, entry in (("parallel", "kvroam.envs.views.parallel:parallel_env"), ("aec", "kvroam.envs.views.aec:env")):
-        known = pettingzoo.parallel_registry if kind == "parallel" else pettingzoo.aec_registry
-        if "kvroam/Handover-v0" not in known:
-            pettingzoo.register(kind, "kvroam/Handover-v0", entry_point=entry)
-    for name in ("Central", "Ego"):
-        if f"kvroam/Handover{name}-v0" not in gymnasium.registry:
-            # No max_episode_steps: the environment truncates at its own horizon, whatever its configuration.
-            path = f"kvroam.envs.views.{name.lower()}:Handover{name}"
-            gymnasium.register(f"kvroam/Handover{name}-v0", entry_point=f"{path}Env",
-                               vector_entry_point=f"{path}VectorEnv")
+    for name in registry.names():
+        home, title = registry.home(name), name.title().replace("_", "")
+        for kind, known, entry in (("parallel", pettingzoo.parallel_registry, "parallel_env"),
+                                   ("aec", pettingzoo.aec_registry, "env")):
+            if f"kvroam/{title}-v0" not in known:
+                pettingzoo.register(kind, f"kvroam/{title}-v0", entry_point=f"{home}:{entry}")
+        for view in ("Central", "Ego"):
+            if f"kvroam/{title}{view}-v0" not in gymnasium.registry:
+                # No max_episode_steps: the environment truncates at its own horizon, whatever its settings.
+                gymnasium.register(f"kvroam/{title}{view}-v0", entry_point=f"{home}:{title}{view}Env",
+                                   vector_entry_point=f"{home}:{title}{view}VectorEnv")
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import kvroam` must not pay for numba."""
     if name in _EXPORTS:
-        from importlib import import_module
-
         return getattr(import_module(_EXPORTS[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,12 +38,12 @@ def measure(policy: str, num_envs: int, steps: int, seed: int = 0, overrides: Se
         act_ms: one call of `act` for all environments; step_ms: one step of the core; ratio: the one over the other.
     """
     from kvroam import agents
-    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs import make_core
     from kvroam.envs.handover.config import Experiment
     from kvroam.settings.loader import load
 
     config = load(Experiment, "handover", ["scoring.mode=none", *overrides])
-    core, player = HandoverCore(config, num_envs), agents.make(policy, config, seed)
+    core, player = make_core(config, num_envs), agents.make(policy, config, seed)
     core.reset(list(range(seed, seed + num_envs)))
     player.reset(core.view)
     for _ in range(1 + steps // 10):

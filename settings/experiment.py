@@ -43,3 +43,8 @@ class EvaluateConfig:
     seed: int = 0
     ttft_objective_s: float = 0.5  # a handover, or a request, meets its objective below this [s]
     tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """What a task's meter judges by."""
+        return {"ttft_objective_s": self.ttft_objective_s, "tpot_objective_s": self.tpot_objective_s}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.views.sb3 import HandoverVecEnv
+from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError, run_command
 from kvroam.settings.loader import load
 from kvroam.train import command, train

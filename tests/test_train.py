@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.handover.rewards import TERMS
-from kvroam.envs.views.sb3 import HandoverVecEnv
+from kvroam.envs.handover.rewards import NAMES as TERMS
+from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError, run_command
 from kvroam.evaluate import evaluate
 from kvroam.settings.loader import load

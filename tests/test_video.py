@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kvroam import agents
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import make_core
 from kvroam.envs.handover.config import Experiment, resolve
 from kvroam.envs.render import Renderer, palette, video
 from kvroam.envs.render.reading import History
@@ -30,7 +30,7 @@ def experiment() -> Experiment:
 def test_a_video_has_the_frames_of_the_episode_from_its_start_on() -> None:
     config = experiment()
     frames = list(video.play(config, agents.make("cho", config, 0), 3, start_s=0.5, seconds=0.4))
-    core, player, history = HandoverCore(config), agents.make("cho", config, 0), History(0)
+    core, player, history = make_core(config), agents.make("cho", config, 0), History(0)
     core.reset([3])
     player.reset(core.view)
     renderer, expected = Renderer(core, caption="policy cho, seed 3"), []

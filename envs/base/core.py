@@ -1,135 +1,150 @@
-"""One batched core behind every interface: plans in, physics, scoring, reward, observation out."""
+"""One batched core behind every interface: it keeps seeds, episodes and the order of a step for any task."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..handover import actions, observations, rewards
-from ..handover.config import HandoverConfig
-from ..handover.scoring import Scores, make_scorer
-from ..handover.view import NetworkView
-from ..handover.world.simulator import Simulator
-from ..scenes import load as load_scene
-from ..scenes import load_phy_table
-from ..scenes.exact_phy import ExactPhy
-from ..sim.traces import tracks_of
-from . import snapshot
+from .pricing import total
+from .spaces import check_actions
+from .task import Task
 
 
-class HandoverCore:
-    """E environments of U UEs that step together; PettingZoo, Gymnasium and Stable-Baselines3 are views of it.
+class Core:
+    """E environments of A agents that step together; PettingZoo, Gymnasium and Stable-Baselines3 are views of it.
+
+    Environment i seeded s + i equals a single one seeded s + i.
 
     Args:
-        config: the environment.
-        num_envs: environments side by side. Environment i seeded s + i equals a single one seeded s + i.
-        threads: numba threads of the simulator.
+        task: what the environments are (`envs.base.registry.make_core` finds it by the settings).
 
-    After `reset` and `step`: `view` (NetworkView), `sim`, and after `step` also `reward` [E, U], `terms`
-    [E, U, len(rewards.TERMS)] and `scores` (Scores, None with scoring: none).
+    Attributes:
+        task: the task.
+        reward: of the last step, float64 [E, A].
+        terms: of the last step, float64 [E, A, len(task.terms)]; they sum to the reward.
+        terminated: environments that ended in the last step by themselves, bool [E].
     """
 
-    def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
-        self.config = config
-        scene = load_scene(config.scene)
-        self.sim = Simulator(
-            scene, load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
-            num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,
-            sessions=config.sessions, serving=config.serving, compute=config.compute, backhaul=config.backhaul,
-            trigger=config.actions.trigger,
-            tracks=tracks_of(config.mobility, scene, num_ues=config.num_ues, interval_s=config.interval_s,
-                             episode_s=config.episode_s),
-            link=ExactPhy(config.radio) if config.radio.phy == "exact" else None,
-        )
-        self.num_envs, self.num_ues = num_envs, config.num_ues
-        self.scorer = make_scorer(config, num_envs)
-        self.scores: Scores | None = None
-        self._seeds: list[int | None] = [None] * num_envs
-        self._episode = [0] * num_envs
-        self.threads, self._begun = threads, False
-        self._empty()
+    def __init__(self, task: Task) -> None:
+        self.task, self.config = task, task.config
+        self.num_envs, self.num_agents = task.num_envs, task.num_agents
+        self._seeds: list[int | None] = [None] * self.num_envs
+        self._episode = [0] * self.num_envs
+        self._begun = False
+        self.reward = np.zeros((self.num_envs, self.num_agents))
+        self.terms = np.zeros((self.num_envs, self.num_agents, len(task.terms)))
+        self.terminated = np.zeros(self.num_envs, bool)
 
-    def _empty(self) -> None:
-        self.reward = np.zeros((self.num_envs, self.num_ues))
-        self.terms = np.zeros((self.num_envs, self.num_ues, len(rewards.TERMS)))
+    @property
+    def view(self) -> Any:
+        """What policies read."""
+        self.require_reset()
+        return self.task.view
 
-    def reset(self, seeds: Sequence[int | None] | None = None) -> None:
-        """Begin a new episode everywhere.
+    def reset(self, seeds: Sequence[int | None] | None = None, envs: Sequence[int] | np.ndarray | None = None) -> None:
+        """Begin new episodes.
 
         Args:
-            seeds: one per environment; None goes on with the next episode of the last seed, so that a run is
-                reproducible from its first seed (a fresh one is drawn where none was ever given).
+            seeds: one per environment that is reset, whole numbers that are not negative; None goes on with the next
+                episode of the last seed, so that a run is reproducible from its first seed (a fresh one is drawn
+                where none was ever given).
+            envs: the environments, default all; the first reset needs all.
+
+        Raises:
+            ValueError: a seed that is no whole number, or a number of seeds that differs from the environments.
+            RuntimeError: some environments only, before the first reset of all.
         """
-        for e, seed in enumerate(seeds if seeds is not None else [None] * self.num_envs):
-            last = self._seeds[e]
-            if seed is None and last is not None:
+        which = np.arange(self.num_envs) if envs is None else np.asarray(envs, np.int64)
+        if len(which) < self.num_envs:
+            self.require_reset()
+        if seeds is not None and len(seeds) != len(which):
+            raise ValueError(f"{len(seeds)} seeds were given for {len(which)} environments: give one each")
+        given = [None] * len(which) if seeds is None else [None if seed is None else whole_seed(seed) for seed in seeds]
+        for e, seed in zip(which, given, strict=True):
+            if seed is None and self._seeds[e] is not None:
                 self._episode[e] += 1
             else:
-                last = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
-                self._seeds[e], self._episode[e] = last, 0
-            self.sim.seed(e, last, self._episode[e])
-        self.sim.reset()
-        self._begun, self.view = True, NetworkView(self.sim, self.config.actions.candidates)
-        if self.scorer is not None:
-            self.scorer.reset(self.sim)
-        self._empty()
+                fresh = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+                self._seeds[e], self._episode[e] = fresh, 0
+        self.task.reset(which, [self._seeds[e] or 0 for e in which], [self._episode[e] for e in which])
+        self._begun = True
+        self.reward[which], self.terms[which], self.terminated[which] = 0.0, 0.0, False
 
     def require_reset(self) -> None:
         """Raise RuntimeError before the first reset."""
         if not self._begun:
             raise RuntimeError("the episode has not begun: call reset() first")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything that the next step depends on; the scene and the model are loaded anew."""
-        return snapshot.save(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go on bit for bit from where the pickled core stood."""
-        snapshot.load(self, state)
-
     def step(self, plans: np.ndarray) -> None:
-        """Advance every environment by one decision interval under `plans`, PLAN [E, U].
+        """Advance every environment by one decision interval under `plans` [E, A].
 
         Raises:
             RuntimeError: before reset.
-            ValueError: plans that the simulator cannot follow.
+            ValueError: plans that the task cannot follow; nothing has changed then.
         """
         self.require_reset()
-        self.sim.advance(plans)
-        kl = np.zeros((self.num_envs, self.num_ues))
-        if self.scorer is not None:
-            self.scores = self.scorer.score(self.sim)
-            kl = self.scorer.charged(self.scores)
-        self.terms = rewards.terms(self.sim.state.flow, kl, self.config.reward)
-        self.reward = rewards.total(self.terms)
-        self.view.refresh()
+        self.task.advance(plans)
+        self.terms = self.task.price()
+        self.reward = total(self.terms)
+        self.terminated = self.task.terminated()
 
-    def decode(self, action: np.ndarray) -> np.ndarray:
-        """Plans from MultiDiscrete actions, int [E, U, parts]."""
+    def decode(self, actions: Any) -> np.ndarray:
+        """Plans [E, A] from MultiDiscrete actions, int [E, A, parts].
+
+        Raises:
+            RuntimeError: before reset.
+            ValueError: shape or values outside the action space.
+        """
         self.require_reset()
-        return actions.decode(action, self.view, self.config.actions)
+        return self.task.decode(check_actions(actions, self.task.parts, self.task.agents, self.num_envs))
 
     def masks(self) -> np.ndarray:
-        """Action masks, bool [E, U, sum of the action sizes]."""
-        return actions.masks(self.view, self.config.actions)
+        """Which choices can have an effect, bool [E, A, sum of the action sizes]."""
+        self.require_reset()
+        return self.task.masks()
 
     def observe(self) -> np.ndarray:
-        """Observations, float32 [E, U, F]."""
-        return observations.observe(self.view)
-
-    def events(self) -> Iterator[tuple[int, np.void]]:
-        """The events of the last step as (environment, EVENT record), in order of time within an environment."""
-        for e in np.flatnonzero(self.sim.state.world["events"]):
-            for i in range(self.sim.state.world["events"][e]):
-                yield int(e), self.sim.state.event[e, i]
+        """Observations, float32 [E, A, F], a fresh array."""
+        self.require_reset()
+        return self.task.observe()
 
     def digest(self) -> str:
-        """A hash of the whole simulated state and the last rewards: equal traces have equal digests."""
+        """A hash of everything that changes and the last rewards: equal traces have equal digests."""
         h = hashlib.sha256()
-        for array in (self.sim.state.ue, self.sim.state.cell, self.sim.state.world, self.sim.state.rsrp_dbm,
-                      self.reward):
-            h.update(np.ascontiguousarray(array).tobytes())
+        for name, array in sorted({**self.task.arrays(), "reward": self.reward}.items()):
+            h.update(name.encode() + b"\0" + np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as plain data; what the settings determine is made anew."""
+        task = self.task
+        return {
+            "task": (type(task), task.config, task.num_envs, task.threads), "begun": self._begun,
+            "seeds": list(self._seeds), "episode": list(self._episode),
+            "reward": self.reward, "terms": self.terms, "terminated": self.terminated,
+            "arrays": {name: array.copy() for name, array in task.arrays().items()}, "saved": task.save(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on bit for bit from where the pickled core stood."""
+        kind, config, num_envs, threads = state["task"]
+        self.__init__(kind(config, num_envs, threads))  # type: ignore[misc]
+        self._begun, self._seeds, self._episode = state["begun"], state["seeds"], state["episode"]
+        self.reward, self.terms, self.terminated = state["reward"], state["terms"], state["terminated"]
+        for name, array in self.task.arrays().items():
+            array[...] = state["arrays"][name]
+        self.task.restore(state["saved"])
+
+
+def whole_seed(seed: Any) -> int:
+    """A seed as an int.
+
+    Raises:
+        ValueError: it is no whole number, or negative.
+    """
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed is {seed!r}: it must be a whole number that is not negative")
+    return int(seed)

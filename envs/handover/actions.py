@@ -17,11 +17,9 @@ fixed when it starts; the share can change each step.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from gymnasium import spaces
 
+from ..base.declare import Part
 from ..sim.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
 from .config import ActionConfig
 from .view import NetworkView
@@ -30,59 +28,40 @@ from .world.simulator import idle_plans
 TARGET, MEDIUM, KEEP, PRECISION, SHARE, HANDOVER = range(6)
 
 
-class Choices(spaces.MultiDiscrete):
-    """A MultiDiscrete whose `sample` also takes a flat mask, such as `info["action_mask"]`."""
-
-    def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray:
-        """As MultiDiscrete.sample; `mask` may be its tuple of arrays or these one after the other, int8 or bool."""
-        if isinstance(mask, np.ndarray):
-            parts = np.split(mask.astype(np.int8), np.cumsum(self.nvec)[:-1])
-            mask = tuple(np.ascontiguousarray(part) for part in parts)
-        return super().sample(mask, probability)
-
-
-def action_space(config: ActionConfig, ues: int = 1) -> Choices:
-    """MultiDiscrete [target, medium, keep, precision, share] of `ues` UEs one after the other.
-
-    With actions.trigger policy there is a sixth part, handover.
-    """
-    return Choices(sizes(config) * ues)
+def parts(config: ActionConfig) -> tuple[Part, ...]:
+    """The parts of a UE's action."""
+    neighbours = tuple(f"neighbour {k}" for k in range(1, config.candidates + 1))
+    declared = [
+        Part("target", ("go on", "own cell", *neighbours, "cancel"), harmless=0),
+        Part("medium", MEDIA),
+        Part("keep", tuple(map(str, config.keep)), config.keep, harmless=0),
+        Part("precision", tuple(f"{bits} bit" for bits in config.bits), config.bits, harmless=0),
+        Part("share", tuple(map(str, config.weight)), config.weight, harmless=0),
+    ]
+    if config.trigger == "policy":
+        declared.append(Part("handover", ("stay", "change to the target"), harmless=0))
+    return tuple(declared)
 
 
 def sizes(config: ActionConfig) -> list[int]:
-    """Number of choices of each part: target has go on, own cell, the candidates, cancel."""
-    size = [config.candidates + 3, len(MEDIA), len(config.keep), len(config.bits), len(config.weight)]
-    return [*size, 2] if config.trigger == "policy" else size
+    """Number of choices of each part."""
+    return [part.size for part in parts(config)]
 
 
 def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.ndarray:
-    """Plans, PLAN [E, U], from actions, int [E, U, parts].
-
-    Raises:
-        ValueError: shape or values outside the action space.
-    """
-    actions = np.asarray(actions)
-    limits = np.array(sizes(config))
-    shape = (view.num_envs, view.num_ues, len(limits))
-    if actions.shape != shape or not np.issubdtype(actions.dtype, np.integer):
-        raise ValueError(f"actions are {actions.dtype} {actions.shape}: expected integers of shape {shape}")
-    bad = (actions < 0) | (actions >= limits)
-    if bad.any():
-        e, u, part = np.argwhere(bad)[0]
-        raise ValueError(f"action {actions[e, u].tolist()} of ue_{u} is outside MultiDiscrete({limits.tolist()}): "
-                         f"part {part} must lie in [0, {limits[part] - 1}]")
+    """Plans, PLAN [E, U], from actions inside the action space, int [E, U, parts]."""
     plans = idle_plans(view.num_envs, view.num_ues)
-    target = actions[..., TARGET]
+    target, cancel = actions[..., TARGET], config.candidates + 2
     slot = np.clip(target - 1, 0, config.candidates)
     cell = np.take_along_axis(view.candidates, slot[..., None], axis=2)[..., 0]
-    plans["target"] = np.where(target == 0, CONTINUE, np.where(target == limits[0] - 1, CANCEL,
+    plans["target"] = np.where(target == 0, CONTINUE, np.where(target == cancel, CANCEL,
                                                                np.where(cell < 0, CONTINUE, cell)))
     plans["medium"] = actions[..., MEDIUM]
     plans["keep"] = np.array(config.keep)[actions[..., KEEP]]
     plans["bits"] = np.array(config.bits)[actions[..., PRECISION]]
     plans["weight"] = np.array(config.weight)[actions[..., SHARE]]
     if config.trigger == "policy":
-        neighbour = (target > 1) & (target < limits[0] - 1)
+        neighbour = (target > 1) & (target < cancel)
         plans["handover"] = np.where((actions[..., HANDOVER] == 1) & neighbour, cell, STAY)
     return plans
 

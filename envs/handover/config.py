@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ...errors import require
 from ...settings.experiment import EvaluateConfig, TrainConfig
 from ...settings.fields import build
 from ...settings.loader import load
+from ..base.config import TaskConfig
+from ..base.declare import price, terms_of
 from ..sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -46,21 +48,25 @@ class ActionConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Price of each term; the reward of a UE is minus the sum of price times amount, per step."""
+    """Price of each term of the reward; a UE's reward is minus the sum of price times amount, per step."""
 
-    interruption: float = 1.0  # per second without service
-    drift: float = 0.02  # per nat of KL divergence, summed over the tokens of the step
-    detour: float = 0.1  # per second of delay added to forwarded tokens
-    traffic: float = 0.1  # per gigabyte on the backhaul
-    gpu: float = 0.1  # per second of prefill at the target
-    waste: float = 0.2  # per gigabyte sent, and per second computed, for a migration that was cancelled
-    pingpong: float = 0.0  # per return to the previous cell; a price here needs a policy that decides handovers
+    interruption: float = price(1.0, "second without service")
+    drift: float = price(0.02, "nat of KL divergence, summed over the tokens of the step")
+    detour: float = price(0.1, "second of delay added to forwarded tokens")
+    traffic: float = price(0.1, "gigabyte on the backhaul")
+    gpu: float = price(0.1, "second of prefill at the target")
+    waste: float = price(0.2, "gigabyte sent, and second computed, for a migration that was cancelled")
+    # A price here needs a policy that decides handovers.
+    pingpong: float = price(0.0, "return to the previous cell")
     sharing: Literal["individual", "team"] = "individual"  # team: every UE receives the mean over the UEs
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            price = getattr(self, name)
-            require(isinstance(price, str) or price >= 0, f"{name} is {price}: a price must not be negative")
+        for term in terms_of(RewardConfig):
+            value = getattr(self, term.name)
+            require(value >= 0, f"{term.name} is {value}: a price must not be negative")
+
+
+TERMS = terms_of(RewardConfig)
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,10 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True)
-class HandoverConfig:
+class HandoverConfig(TaskConfig):
     """One handover environment; see configs/handover.yaml for the same keys with comments."""
+
+    task: ClassVar[str] = "handover"
 
     scene: str = "munich"  # a shipped scene (python -m kvroam.envs.scenes list) or the path of a built one
     num_ues: int = 16  # [UEs]
@@ -108,11 +116,6 @@ class HandoverConfig:
         require(self.interval_s > 0, f"interval_s is {self.interval_s}: it must be above 0")
         require(self.episode_s >= self.interval_s,
                 f"episode_s is {self.episode_s}: it must be at least one interval ({self.interval_s})")
-
-    @property
-    def max_steps(self) -> int:
-        """Decision intervals of one episode."""
-        return round(self.episode_s / self.interval_s)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
-"""What an episode amounts to: the metrics that evaluate.py reports, one number per episode and metric."""
+"""What an episode of Handover amounts to: the table of its metrics, and the meter that adds up what they need.
+
+A new metric is one entry of METRICS; it can read every field of FLOW and of Scores, summed over the episode.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from ..sim.state import INTERRUPTED, RESUMED
-
-METRICS = (
-    "cost", "handovers", "interruption_s_mean", "interruption_s_p95", "interruption_s_worst", "interruption_s_total",
-    "ttft_s_mean", "tpot_s_mean", "drift_kl_mean", "top1_agreement", "recall", "recall_hot", "recall_cold",
-    "backhaul_gb", "gpu_s", "wasted_gb", "pingpong_rate", "rlf_rate", "handover_goodput", "refused",
-    "requests", "request_ttft_s_mean", "request_ttft_s_p95", "request_tpot_s_mean", "goodput",
-)
+from ..base.declare import Metric
+from ..base.meter import Meter, ratio
+from ..sim.state import FLOW, INTERRUPTED, RESUMED
+from .scoring import Scores
 
 
-class EpisodeMeter:
+class EpisodeMeter(Meter):
     """Accumulates the steps of one episode in each of E environments.
 
     An interruption that is still running when the episode ends counts with what it has lasted. Handover goodput is the
@@ -23,41 +25,45 @@ class EpisodeMeter:
     objective after the prompt, and their tokens within the TPOT objective on average, interruptions included; requests
     whose answers ended within the episode are judged.
 
+    Args:
+        task: a HandoverTask.
+        ttft_objective_s: a handover, or a request, meets its objective if its first token comes within this time [s].
+        tpot_objective_s: and if tokens then come faster than this on average [s].
+
     Source: goodput as in DistServe (arXiv 2401.09670), as a share.
     """
 
-    def __init__(self, num_envs: int, num_ues: int, ttft_objective_s: float, tpot_objective_s: float) -> None:
-        self.num_envs, self.num_ues = num_envs, num_ues
+    def __init__(self, task: Any, ttft_objective_s: float = 0.5, tpot_objective_s: float = 0.1) -> None:
+        super().__init__(task)
+        envs, ues = task.num_envs, task.num_agents
         self.ttft_objective_s, self.tpot_objective_s = ttft_objective_s, tpot_objective_s
-        self.amount = {name: np.zeros(num_envs) for name in (
-            "cost", "handovers", "pingpongs", "rlf", "ue_s", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
-            "refused", "interruption_s", "kl", "top1", "measured", "hot_hits", "hot_total", "cold_hits", "cold_total")}
-        self.interruptions: list[list[float]] = [[] for _ in range(num_envs)]
-        self.first_tokens: list[list[float]] = [[] for _ in range(num_envs)]
-        self._open = np.zeros((num_envs, num_ues), bool)
-        self._prompt = np.zeros((num_envs, num_ues), bool)
-        self._tokens = np.zeros((num_envs, num_ues))
-        self._latency = np.zeros((num_envs, num_ues))
-        self._judged = np.zeros(num_envs)
-        self._met = np.zeros(num_envs)
-        self._running = np.zeros((num_envs, num_ues))
-        self.request_ttft_s: list[list[float]] = [[] for _ in range(num_envs)]
-        self.request_tpot_s: list[list[float]] = [[] for _ in range(num_envs)]
+        self.sums = {name: np.zeros(envs) for name in (*(FLOW.names or ()), *Scores.names())}
+        self.ue_s = np.zeros(envs)  # time that the UEs have spent in the episode, together [s]
+        self.interruptions: list[list[float]] = [[] for _ in range(envs)]  # [s]
+        self.first_tokens: list[list[float]] = [[] for _ in range(envs)]  # of handovers [s]
+        self.requests: list[list[tuple[float, float]]] = [[] for _ in range(envs)]  # TTFT, TPOT [s]
+        self._open = np.zeros((envs, ues), bool)
+        self._prompt = np.zeros((envs, ues), bool)
+        self._tokens = np.zeros((envs, ues))
+        self._latency = np.zeros((envs, ues))
+        self._judged = np.zeros(envs)
+        self._met = np.zeros(envs)
+        self._running = np.zeros((envs, ues))
 
-    def add(self, core) -> None:
-        """Add the step that `core` (HandoverCore) has just made."""
-        sim, flow = core.sim, core.sim.state.flow
-        self.amount["cost"] -= core.reward.sum(axis=1) / self.num_ues
-        self.amount["ue_s"] += sim.interval_s * self.num_ues
-        for name in ("handovers", "pingpongs", "rlf", "tokens", "latency_s", "bits_sent", "gpu_s", "wasted_bits",
-                     "refused", "interruption_s"):
-            self.amount[name] += flow[name].sum(axis=1)
-        if core.scores is not None:
-            for name in ("kl", "top1", "measured", "hot_hits", "hot_total", "cold_hits", "cold_total"):
-                self.amount[name] += getattr(core.scores, name).sum(axis=1)
+    def add(self, core: Any) -> None:
+        """Add the step that `core` has just made."""
+        super().add(core)
+        task = core.task
+        state, flow = task.sim.state, task.sim.state.flow
+        self.ue_s += task.sim.interval_s * core.num_agents
+        for name in FLOW.names or ():
+            self.sums[name] += flow[name].sum(axis=1)
+        if task.scores is not None:
+            for name in Scores.names():
+                self.sums[name] += getattr(task.scores, name).sum(axis=1)
         self._tokens += flow["tokens"]
         self._latency += flow["latency_s"]
-        for e, event in core.events():
+        for e, event in task.events():
             if event["kind"] != RESUMED:
                 continue
             u = event["ue"]
@@ -67,12 +73,31 @@ class EpisodeMeter:
             self._open[e, u] = True
             self._prompt[e, u] = event["ttft_s"] <= self.ttft_objective_s
             self._tokens[e, u] = self._latency[e, u] = 0.0
-        for e in np.flatnonzero(sim.state.world["answers"]):
-            done = sim.state.answer[e, :sim.state.world["answers"][e]]
-            self.request_ttft_s[e] += done["ttft_s"].tolist()
-            self.request_tpot_s[e] += (done["duration_s"] / done["tokens"]).tolist()
-        ue = sim.state.ue
-        self._running = np.where(ue["phase"] == INTERRUPTED, sim.state.world["time_s"][:, None] - ue["handover_s"], 0.0)
+        for e in np.flatnonzero(state.world["answers"]):
+            done = state.answer[e, :state.world["answers"][e]]
+            self.requests[e] += zip(done["ttft_s"].tolist(), (done["duration_s"] / done["tokens"]).tolist(),
+                                    strict=True)
+        ue = state.ue
+        self._running = np.where(ue["phase"] == INTERRUPTED, state.world["time_s"][:, None] - ue["handover_s"], 0.0)
+
+    def result(self, e: int) -> dict[str, float]:
+        """The metrics of the episode in environment `e`; NaN where nothing happened that they are about."""
+        for u in range(self._open.shape[1]):
+            self._close(e, u)
+        return super().result(e)
+
+    def lasted_s(self, e: int) -> list[float]:
+        """How long every interruption lasted, those that still run included [s]."""
+        return self.interruptions[e] + [float(t) for t in self._running[e] if t > 0.0]
+
+    def handover_goodput(self, e: int) -> float:
+        """Share of the judged handovers that met both objectives."""
+        return ratio(float(self._met[e]), float(self._judged[e]))
+
+    def goodput(self, e: int) -> float:
+        """Share of the finished requests that met both objectives."""
+        met = [ttft <= self.ttft_objective_s and tpot <= self.tpot_objective_s for ttft, tpot in self.requests[e]]
+        return mean(met)
 
     def _close(self, e: int, u: int) -> None:
         """Judge the handover whose tokens end here."""
@@ -82,43 +107,83 @@ class EpisodeMeter:
             self._met[e] += bool(self._prompt[e, u] and smooth)
             self._open[e, u] = False
 
-    def result(self, e: int) -> dict[str, float]:
-        """The metrics of the episode in environment `e`; NaN where nothing happened that they are about."""
-        for u in range(self.num_ues):
-            self._close(e, u)
-        total = {name: float(values[e]) for name, values in self.amount.items()}
-        lasted = np.array(self.interruptions[e] + [t for t in self._running[e] if t > 0.0])
-        ttft, tpot = np.array(self.request_ttft_s[e]), np.array(self.request_tpot_s[e])
-        met = (ttft <= self.ttft_objective_s) & (tpot <= self.tpot_objective_s)
-        hits, asked = total["hot_hits"] + total["cold_hits"], total["hot_total"] + total["cold_total"]
-        return {
-            "cost": total["cost"],
-            "handovers": total["handovers"],
-            "interruption_s_mean": float(lasted.mean()) if lasted.size else np.nan,
-            "interruption_s_p95": float(np.percentile(lasted, 95)) if lasted.size else np.nan,
-            "interruption_s_worst": float(lasted.max()) if lasted.size else np.nan,
-            "interruption_s_total": total["interruption_s"] / self.num_ues,
-            "ttft_s_mean": float(np.mean(self.first_tokens[e])) if self.first_tokens[e] else np.nan,
-            "tpot_s_mean": _ratio(total["latency_s"], total["tokens"]),
-            "drift_kl_mean": _ratio(total["kl"], total["measured"]),
-            "top1_agreement": _ratio(total["top1"], total["measured"]),
-            "recall": _ratio(hits, asked),
-            "recall_hot": _ratio(total["hot_hits"], total["hot_total"]),
-            "recall_cold": _ratio(total["cold_hits"], total["cold_total"]),
-            "backhaul_gb": total["bits_sent"] / 8e9,
-            "gpu_s": total["gpu_s"],
-            "wasted_gb": total["wasted_bits"] / 8e9,
-            "pingpong_rate": _ratio(total["pingpongs"], total["handovers"]),
-            "rlf_rate": _ratio(60.0 * total["rlf"], total["ue_s"]),
-            "handover_goodput": _ratio(float(self._met[e]), float(self._judged[e])),
-            "refused": total["refused"],
-            "requests": float(ttft.size),
-            "request_ttft_s_mean": float(ttft.mean()) if ttft.size else np.nan,
-            "request_ttft_s_p95": float(np.percentile(ttft, 95)) if ttft.size else np.nan,
-            "request_tpot_s_mean": float(tpot.mean()) if tpot.size else np.nan,
-            "goodput": float(met.mean()) if met.size else np.nan,
-        }
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing."""
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else float("nan")
+def p95(values: Sequence[float]) -> float:
+    """The 95th percentile; NaN of nothing."""
+    return float(np.percentile(values, 95)) if len(values) else float("nan")
+
+
+def _of_sum(name: str, scale: float = 1.0) -> Any:
+    """The sum of an amount over the episode and its UEs, divided by `scale`."""
+    return lambda meter, e: meter.sums[name][e] / scale
+
+
+def _ratio_of(part: str, *whole: str) -> Any:
+    """One sum over another (or over the sum of several)."""
+    return lambda meter, e: ratio(meter.sums[part][e], sum(meter.sums[name][e] for name in whole))
+
+
+def _recall(meter: EpisodeMeter, e: int) -> float:
+    hits, asked = (meter.sums["hot_" + kind][e] + meter.sums["cold_" + kind][e] for kind in ("hits", "total"))
+    return ratio(hits, asked)
+
+
+def _of_requests(column: int, statistic: Any) -> Any:
+    """A statistic of the requests' TTFT (column 0) or TPOT (1)."""
+    return lambda meter, e: statistic([request[column] for request in meter.requests[e]])
+
+
+METRICS = (
+    Metric("cost", "1", "lower", "priced terms of the reward, per user and episode", "cost",
+           lambda meter, e: meter.cost[e]),
+    Metric("handovers", "1", "lower", "cell changes of all users", "handovers", _of_sum("handovers")),
+    Metric("interruption_s_mean", "s", "lower", "time without service, mean over interruptions", "interruption",
+           lambda meter, e: mean(meter.lasted_s(e)), "ms", 1e3),
+    Metric("interruption_s_p95", "s", "lower", "time without service that 95 % of the interruptions stay below",
+           "interr. p95", lambda meter, e: p95(meter.lasted_s(e)), "ms", 1e3),
+    Metric("interruption_s_worst", "s", "lower", "longest interruption of the episode", "interr. worst",
+           lambda meter, e: max(meter.lasted_s(e), default=np.nan), "ms", 1e3),
+    Metric("interruption_s_total", "s", "lower", "time without service, per user and episode", "interr. total",
+           lambda meter, e: meter.sums["interruption_s"][e] / meter.task.num_agents, "ms", 1e3),
+    Metric("ttft_s_mean", "s", "lower", "radio handover to the first token at the target, mean over handovers", "TTFT",
+           lambda meter, e: mean(meter.first_tokens[e]), "ms", 1e3),
+    Metric("tpot_s_mean", "s", "lower", "time per output token while streaming, air and detour included, mean", "TPOT",
+           _ratio_of("latency_s", "tokens"), "ms", 1e3),
+    Metric("drift_kl_mean", "nats/token", "lower",
+           "KL divergence of the next-token distribution from that of the whole cache, mean over tokens", "drift KL",
+           _ratio_of("kl", "measured")),
+    Metric("top1_agreement", "share", "higher", "tokens whose most likely value is that of the whole cache", "top-1",
+           _ratio_of("top1", "measured")),
+    Metric("recall", "share", "higher", "recall questions answered correctly", "recall", _recall),
+    Metric("recall_hot", "share", "higher", "the same, facts recently asked for", "recall hot",
+           _ratio_of("hot_hits", "hot_total")),
+    Metric("recall_cold", "share", "higher", "the same, facts not asked for yet", "recall cold",
+           _ratio_of("cold_hits", "cold_total")),
+    Metric("backhaul_gb", "GB", "lower", "bytes sent between cells, in 10^9", "backhaul", _of_sum("bits_sent", 8e9)),
+    Metric("gpu_s", "s", "lower", "GPU time of prefill batches for migrations", "GPU", _of_sum("gpu_s")),
+    Metric("wasted_gb", "GB", "lower", "bytes sent for migrations that were cancelled", "wasted",
+           _of_sum("wasted_bits", 8e9)),
+    Metric("pingpong_rate", "share", "lower", "handovers soon followed by a return", "ping-pong",
+           _ratio_of("pingpongs", "handovers")),
+    Metric("rlf_rate", "1/min", "lower", "radio-link failures per user and minute", "RLF",
+           lambda meter, e: ratio(60.0 * meter.sums["rlf"][e], meter.ue_s[e])),
+    Metric("handover_goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "HO goodput",
+           EpisodeMeter.handover_goodput),
+    Metric("refused", "1", "lower", "migrations that found no GPU memory at their target", "refused",
+           _of_sum("refused")),
+    Metric("requests", "1", "higher", "prompts whose answers ended within the episode", "requests",
+           lambda meter, e: len(meter.requests[e])),
+    Metric("request_ttft_s_mean", "s", "lower", "prompt to the first token of its answer, mean over requests",
+           "request TTFT", _of_requests(0, mean), "ms", 1e3),
+    Metric("request_ttft_s_p95", "s", "lower", "the same, what 95 % of the requests stay below", "req. TTFT p95",
+           _of_requests(0, p95), "ms", 1e3),
+    Metric("request_tpot_s_mean", "s", "lower", "time per output token of a request, interruptions included, mean",
+           "request TPOT", _of_requests(1, mean), "ms", 1e3),
+    Metric("goodput", "share", "higher", "requests that meet the TTFT and TPOT limits", "goodput",
+           EpisodeMeter.goodput),
+)

@@ -1,36 +1,23 @@
 """Observations: one row of float32 features per UE, computed from what NetworkView shows.
 
-`table(config)` documents every number (name, meaning, unit, range); tests hold the kernel against it.
+`features` documents every number (name, meaning, unit, range), and gives the kernel its places in the row.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba as nb
 import numpy as np
-from gymnasium import spaces
 
+from ..base.declare import Feature, indices
 from ..sim.jit import borrowing
 from ..sim.predictor import HORIZON_S
 from ..sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
-from .config import HandoverConfig
 from .view import NetworkView
 from .world.engine import BLOCKS
 
 # Times are shown relative to this, clipped: a handover that takes longer is bad, however much longer.
 TIME_UNIT_S = 2.0
 URGENCY_S = 0.5
-
-
-class Feature(NamedTuple):
-    """One number of the observation row."""
-
-    name: str
-    meaning: str
-    unit: str
-    low: float
-    high: float
 
 
 def _own() -> list[Feature]:
@@ -79,25 +66,20 @@ def _candidate(k: int) -> list[Feature]:
     ]
 
 
-OWN, PER_CANDIDATE = len(_own()), len(_candidate(0))
+# Where a kernel writes each number: in the own part, and within the part of each candidate.
+OWN = indices("Own", (feature.name for feature in _own()))
+SLOT = indices("Slot", (feature.name.removeprefix("candidate_0_") for feature in _candidate(0)))
 
 
-def table(config: HandoverConfig) -> list[Feature]:
-    """Every number of the observation row, in order."""
-    return _own() + [f for k in range(config.actions.candidates + 1) for f in _candidate(k)]
-
-
-def space(config: HandoverConfig) -> spaces.Box[np.float32]:
-    """The Box of one observation row, float32 [len(table)]."""
-    rows = table(config)
-    low, high = (np.array([getattr(f, side) for f in rows], np.float32) for side in ("low", "high"))
-    return spaces.Box(low, high, dtype=np.float32)
+def features(candidates: int) -> tuple[Feature, ...]:
+    """Every number of the observation row, in order, with so many neighbours as candidates."""
+    return (*_own(), *(feature for k in range(candidates + 1) for feature in _candidate(k)))
 
 
 def observe(view: NetworkView) -> np.ndarray:
-    """Observations of all UEs, float32 [E, U, len(table)], a fresh array each call."""
+    """Observations of all UEs, float32 [E, U, len(features)], a fresh array each call."""
     slots = view.candidates.shape[2]
-    out = np.zeros((view.num_envs, view.num_ues, OWN + slots * PER_CANDIDATE), np.float32)
+    out = np.zeros((view.num_envs, view.num_ues, len(OWN) + slots * len(SLOT)), np.float32)
     write = _observe_parallel if view.sim.parallel() else _observe
     write(0, view.num_envs, view.sim.state, view.sim.params,
           (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
@@ -137,47 +119,47 @@ def _observe_one(e, state, params, seen, out):
         source = 0 if p.pool == 1 else me.server
         moving = me.phase != IDLE
         whole = me.context * p.kv_bits_16
-        row[0] = me.streaming
-        row[1] = me.healthy
-        row[2] = _share(me.context, me.end)
-        row[3] = me.phase == PREPARING
-        row[4] = me.phase == INTERRUPTED
-        row[5] = me.server != me.radio
-        row[6] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
-        row[7] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
-        row[8] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
-        row[9] = min(max(me.vx / 20.0, -2.0), 2.0)
-        row[10] = min(max(me.vy / 20.0, -2.0), 2.0)
-        row[11] = 1.0 - _share(me.fire_s - now, URGENCY_S)
-        row[12] = _share(now - me.since_s, 10.0)
+        row[OWN.streaming] = me.streaming
+        row[OWN.healthy] = me.healthy
+        row[OWN.context] = _share(me.context, me.end)
+        row[OWN.preparing] = me.phase == PREPARING
+        row[OWN.interrupted] = me.phase == INTERRUPTED
+        row[OWN.detoured] = me.server != me.radio
+        row[OWN.interrupted_for] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
+        row[OWN.sinr] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
+        row[OWN.air] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
+        row[OWN.velocity_x] = min(max(me.vx / 20.0, -2.0), 2.0)
+        row[OWN.velocity_y] = min(max(me.vy / 20.0, -2.0), 2.0)
+        row[OWN.urgency] = 1.0 - _share(me.fire_s - now, URGENCY_S)
+        row[OWN.since_handover] = _share(now - me.since_s, 10.0)
         bottleneck = cell[source].egress_bps
         if p.pool == 0:
             bottleneck = min(bottleneck, cell[me.target].ingress_bps)
-        row[13] = _share(me.bits_left / bottleneck, TIME_UNIT_S) if moving else 0.0
-        row[14] = moving and me.job != NO_JOB and me.job != DONE
-        row[15] = moving and me.medium == TOKEN
-        row[16] = moving and me.medium == KV
-        row[17] = moving and me.medium == SPLIT
-        row[18] = _share(whole / cell[source].egress_bps, TIME_UNIT_S)
-        row[19] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
-        row[20] = movers / ue.shape[0]
-        row[21] = _share(wait_s[e, me.server], TIME_UNIT_S)
-        row[22] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
-        row[23] = me.prompt != NO_JOB
+        row[OWN.transfer_left] = _share(me.bits_left / bottleneck, TIME_UNIT_S) if moving else 0.0
+        row[OWN.prefill_left] = moving and me.job != NO_JOB and me.job != DONE
+        row[OWN.moves_tokens] = moving and me.medium == TOKEN
+        row[OWN.moves_kv] = moving and me.medium == KV
+        row[OWN.moves_split] = moving and me.medium == SPLIT
+        row[OWN.send_time] = _share(whole / cell[source].egress_bps, TIME_UNIT_S)
+        row[OWN.egress_queue] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
+        row[OWN.movers] = movers / ue.shape[0]
+        row[OWN.server_wait] = _share(wait_s[e, me.server], TIME_UNIT_S)
+        row[OWN.predicted_in] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
+        row[OWN.prompting] = me.prompt != NO_JOB
         for k in range(candidates.shape[2]):
             c = candidates[e, u, k]
             if c < 0:
                 continue
-            at = OWN + k * PER_CANDIDATE
+            at = len(OWN) + k * len(SLOT)
             sink = 0 if p.pool == 1 else c
-            row[at] = 1.0
-            row[at + 1] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
-            row[at + 2] = c == me.fire_cell
-            row[at + 3] = moving and c == me.target
-            row[at + 4] = _share(p.prefill_a * me.context / cell[c].speed + p.prefill_b, TIME_UNIT_S)
-            row[at + 5] = _share(wait_s[e, c], TIME_UNIT_S)
-            row[at + 6] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
-            row[at + 7] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
-            row[at + 8] = cell[c].load
-            row[at + 9] = c == predicted_cell[e, u]
-            row[at + 10] = _share(free_memory[e, c], cell[c].memory_bytes)
+            row[at + SLOT.present] = 1.0
+            row[at + SLOT.margin] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
+            row[at + SLOT.is_next] = c == me.fire_cell
+            row[at + SLOT.is_target] = moving and c == me.target
+            row[at + SLOT.prefill] = _share(p.prefill_a * me.context / cell[c].speed + p.prefill_b, TIME_UNIT_S)
+            row[at + SLOT.wait] = _share(wait_s[e, c], TIME_UNIT_S)
+            row[at + SLOT.receive_time] = _share(whole / cell[sink].ingress_bps, TIME_UNIT_S)
+            row[at + SLOT.ingress_queue] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
+            row[at + SLOT.load] = cell[c].load
+            row[at + SLOT.is_predicted] = c == predicted_cell[e, u]
+            row[at + SLOT.memory] = _share(free_memory[e, c], cell[c].memory_bytes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,20 +38,14 @@ class Scores:
     cold_total: np.ndarray
 
     @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The columns, in order."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
     def zeros(cls, shape: tuple[int, int]) -> Scores:
         """Scores of a step in which nothing was produced."""
         return cls(**{f.name: np.zeros(shape) for f in fields(cls)})
-
-
-def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
-    """The scorer that `config.scoring` asks for; None for mode none."""
-    if config.scoring.mode == "none":
-        return None
-    if config.scoring.drift == "resume":
-        from .resume_charge import ResumeScorer
-
-        return ResumeScorer(config, num_envs)
-    return KVScorer(config, num_envs)
 
 
 class KVScorer:
@@ -68,14 +62,13 @@ class KVScorer:
         self._at = np.zeros(shape, np.int64)
         self._degraded: dict[tuple[int, int], Session] = {}
 
-    def reset(self, sim: Simulator) -> None:
-        """Start every session anew, with a whole cache, where the simulator has put it."""
-        ue = sim.state.ue
-        for session in self._degraded.values():
-            self.backend.close(session)
-        self._degraded.clear()
-        self._script[:] = ue["script"]
-        self._at[:] = self._position(ue["context"])
+    def reset(self, sim: Simulator, envs: np.ndarray) -> None:
+        """Start every session of the environments `envs` anew, with a whole cache, where the simulator has put it."""
+        ue, begun = sim.state.ue, set(envs.tolist())
+        for key in [key for key in self._degraded if key[0] in begun]:
+            self.backend.close(self._degraded.pop(key))
+        self._script[envs] = ue["script"][envs]
+        self._at[envs] = self._position(ue["context"][envs])
 
     def score(self, sim: Simulator) -> Scores:
         """Follow the step that `sim` has just made; sets ue.healthy to what the caches really are."""
@@ -93,6 +86,29 @@ class KVScorer:
     def degraded(self) -> int:
         """Sessions whose cache is not whole now."""
         return len(self._degraded)
+
+    def save(self) -> dict[str, Any]:
+        """Which script every session reads, where it stands, and the caches that are not whole, as plain data."""
+        degraded = {key: _save_session(session) for key, session in self._degraded.items()}
+        return {"script": self._script.copy(), "at": self._at.copy(), "degraded": degraded}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take over what `save` returned."""
+        self._script[:], self._at[:] = saved["script"], saved["at"]
+        self._degraded = {key: self._restore_session(int(self._script[key]), session)
+                          for key, session in saved["degraded"].items()}
+
+    def _restore_session(self, script: int, saved: dict[str, Any]) -> Session:
+        import torch
+
+        from ...kvbackend.sessions import Rows
+
+        session = self.backend.open(self.references[script], saved["length"])
+        own = session.kv
+        kv, queries = (torch.from_numpy(np.ascontiguousarray(saved[name])).to(own.device) for name in ("kv", "queries"))
+        session.degrade(Rows(kv, saved["positions"], saved["own_start"], queries))
+        session.failed = set(saved["failed"])
+        return session
 
     @property
     def positions(self) -> np.ndarray:
@@ -173,6 +189,52 @@ class KVScorer:
         for i, name in enumerate(_RECALL):
             getattr(scores, name)[:] += seen[..., i]
         self._at[:] = stop
+
+
+class ResumeScorer(KVScorer):
+    """`scoring.drift: resume`: a session that arrives is charged at once with KL over `scoring.horizon` tokens.
+
+    Or over what is left of its script. The tokens that follow are still fed through the cache and counted in the
+    metrics, but not charged again. A session that moves twice within the horizon is charged twice: each charge is the
+    price of one arrival.
+    """
+
+    def __init__(self, config: HandoverConfig, num_envs: int) -> None:
+        super().__init__(config, num_envs)
+        self.horizon = config.scoring.horizon
+        self._charge = np.zeros((num_envs, config.num_ues))
+
+    def score(self, sim: Simulator) -> Scores:
+        """Follow the step that `sim` has just made, and note what its arrivals cost."""
+        self._charge = np.zeros(self._charge.shape)
+        return super().score(sim)
+
+    def charged(self, scores: Scores) -> np.ndarray:
+        """KL over the horizon of the sessions that arrived in this step [E, U] [nat]."""
+        return self._charge.copy()
+
+    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
+        super()._migrate(sim, moved)
+        keys = [(e, int(event["ue"])) for e, event in moved]
+        live = [key for key in keys if key in self._degraded]
+        if live:
+            drift = self.backend.measure([self._degraded[key] for key in live], self.horizon)
+            self._charge[tuple(np.array(live).T)] += drift.kl
+
+
+def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
+    """The scorer that `config.scoring` asks for; None for mode none."""
+    if config.scoring.mode == "none":
+        return None
+    return (ResumeScorer if config.scoring.drift == "resume" else KVScorer)(config, num_envs)
+
+
+def _save_session(session: Session) -> dict[str, Any]:
+    rows = session.rows
+    assert rows is not None
+    return {"length": session.length, "failed": sorted(session.failed), "positions": rows.positions.copy(),
+            "own_start": rows.own_start, "kv": rows.kv.cpu().numpy().copy(),
+            "queries": rows.queries.cpu().numpy().copy()}
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class NetworkView:
     def interrupted_s(self) -> np.ndarray:
         """How long the session has been interrupted [E, U] [s]; 0 when it is not."""
         ue, time = self.sim.state.ue, self.sim.state.world["time_s"][:, None]
-        return np.where(ue["phase"] == 2, time - ue["handover_s"], 0.0)
+        return np.where(ue["phase"] == INTERRUPTED, time - ue["handover_s"], 0.0)
 
 
 @nb.njit(cache=True)

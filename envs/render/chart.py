@@ -1,4 +1,4 @@
-"""The strip charts of a picture: service lost and drift per step over the last seconds."""
+"""The strip charts of a picture: one value per step over the last seconds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from . import palette
 from .canvas import Canvas
+from .history import HISTORY_S
 from .palette import Colour
-from .reading import HISTORY_S
 
 
 def ceiling(value: float) -> float:

@@ -1,43 +1,22 @@
-"""The map of a picture: gNBs with their servers' load, users, sessions on their way."""
+"""The map of a picture: places with their loads, agents, and what is on its way between places."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
-from ..sim.state import IDLE, TOKEN
+from ..base.drawing import Arc, Drawing, Look
 from . import palette
 from .canvas import Canvas, Point
 from .ground import ground
-from .palette import Colour
-from .reading import (
-    DEGRADED_,
-    DETOURED_,
-    IDLE_,
-    INTERRUPTED_,
-    PREPARING_,
-    STREAMING_,
-    Transfer,
-    detours,
-    server_loads,
-    transfers,
-    user_states,
-)
 
-STATE_COLOURS: dict[int, Colour] = {
-    STREAMING_: palette.SKY, IDLE_: palette.FAINT, PREPARING_: palette.ORANGE, INTERRUPTED_: palette.VERMILLION,
-    DETOURED_: palette.PURPLE, DEGRADED_: palette.YELLOW,
-}
 BAR_COLOURS = (palette.TEXT, palette.ORANGE, palette.GREEN)
-# By medium (kvroam.envs.sim.state.MEDIA): token, kv, split; a detour moves nothing.
-SHAPES = ("triangle", "square", "diamond", "disc")
 USER_RADIUS = 4.5
 _BAR = (4, 14)
 _POINTS = 28
-# An arc is this wide without and with all of the nominal backhaul capacity [pixels].
+# Narrowest and widest arc [pixels].
 _NARROW, _WIDE = 2.0, 9.0
 
 
@@ -70,11 +49,16 @@ def arc(start: np.ndarray, end: np.ndarray, rank: int = 0) -> np.ndarray:
 
 
 class City:
-    """Draws the map of one environment of `core` into a rectangle (left, top, width, height) of a canvas."""
+    """Draws the map of an environment into a rectangle (left, top, width, height) of a canvas.
 
-    def __init__(self, canvas: Canvas, core: Any, env: int, area: tuple[int, int, int, int]) -> None:
-        self._core, self._env = core, env
-        scene = core.sim.scene
+    Args:
+        canvas: what to draw on.
+        first: the drawing at the start; scene and bars stay.
+        area: the rectangle [pixels].
+    """
+
+    def __init__(self, canvas: Canvas, first: Drawing, area: tuple[int, int, int, int]) -> None:
+        scene = first.scene
         rows, columns = scene.street.shape
         self._scale = min(area[2] / columns, area[3] / rows)
         size = (round(columns * self._scale), round(rows * self._scale))
@@ -83,7 +67,7 @@ class City:
         canvas.surface.blit(ground(canvas.pygame, scene, size), (self._left, self._top))
         self._ruler(canvas, area)
         self.gnb_px = self.pixel(np.asarray(scene.gnb_xyz_m)[:, :2])
-        self._badges = self._places(badge_size(len(server_loads(core, env))))
+        self._badges = self._places(badge_size(len(first.bars)))
         for mast, at in zip(self.gnb_px, self._badges, strict=True):
             canvas.line(mast, at, palette.FAINT)
 
@@ -93,42 +77,35 @@ class City:
         return np.stack([self._left + cell[..., 0] * self._scale,
                          self._top + (self._rows - cell[..., 1]) * self._scale], axis=-1)
 
-    def draw(self, canvas: Canvas) -> None:
+    def draw(self, canvas: Canvas, drawn: Drawing) -> None:
         """Draw everything that moves."""
         canvas.surface.set_clip(self._clip)
-        ue = self._core.sim.state.ue[self._env]
-        users = self.pixel(np.stack([ue["x"], ue["y"]], axis=-1))
-        for u, cell in enumerate(ue["radio"]):
-            canvas.line(users[u], self.gnb_px[cell], palette.LINE)
-        for server, radio in detours(self._core, self._env):
-            points = arc(self.gnb_px[server], self.gnb_px[radio])
+        users = self.pixel(drawn.position_m)
+        for at, place in zip(users, drawn.place, strict=True):
+            canvas.line(at, self.gnb_px[place], palette.LINE)
+        for source, target, look in drawn.dashes:
+            points = arc(self.gnb_px[source], self.gnb_px[target])
             for k in range(1, _POINTS - 1, 3):
-                canvas.curve(points[k:k + 2], 2.0, STATE_COLOURS[DETOURED_])
-        moving = transfers(self._core, self._env)
+                canvas.curve(points[k:k + 2], 2.0, drawn.looks[look].colour)
         rank: Counter[tuple[int, int]] = Counter()
-        for transfer in moving:
-            self._transfer(canvas, transfer, rank[transfer.source, transfer.target])
-            rank[transfer.source, transfer.target] += 1
-        loads = server_loads(self._core, self._env)
-        for cell, (mast, at) in enumerate(zip(self.gnb_px, self._badges, strict=True)):
+        for moving in drawn.arcs:
+            self._arc(canvas, moving, drawn.looks[moving.look].colour, rank[moving.source, moving.target])
+            rank[moving.source, moving.target] += 1
+        for place, (mast, at) in enumerate(zip(self.gnb_px, self._badges, strict=True)):
             canvas.marker("triangle", mast, 4.0, palette.TEXT, palette.BLACK)
-            badge(canvas, at, str(cell), [float(share[cell]) for _, share in loads])
-        states = user_states(self._core, self._env)
+            badge(canvas, at, str(place), [float(share[place]) for _, share in drawn.bars])
         # The ones that matter are drawn last, above the others.
-        for u in sorted(range(len(ue)), key=lambda u: (states[u] in (PREPARING_, INTERRUPTED_), u)):
-            shape = SHAPES[ue[u]["medium"]] if ue[u]["phase"] != IDLE else "disc"
-            user(canvas, users[u], int(states[u]), shape)
+        for u in sorted(range(len(users)), key=lambda u: (drawn.looks[drawn.look[u]].on_top, u)):
+            user(canvas, users[u], drawn.looks[drawn.look[u]], drawn.shape[u])
         canvas.surface.set_clip(None)
 
-    def _transfer(self, canvas: Canvas, transfer: Transfer, rank: int) -> None:
-        points = arc(self.gnb_px[transfer.source], self.gnb_px[transfer.target], rank)
-        colour = STATE_COLOURS[transfer.state]
-        if transfer.medium == TOKEN:
+    def _arc(self, canvas: Canvas, moving: Arc, colour: palette.Colour, rank: int) -> None:
+        points = arc(self.gnb_px[moving.source], self.gnb_px[moving.target], rank)
+        if moving.width is None:
             canvas.dots(points[1:-1:2], 1.0, colour, palette.GROUND)
             return
-        nominal = float(self._core.sim.params["capacity_bps"][0])
-        width = _NARROW + (_WIDE - _NARROW) * min(1.0, math.sqrt(transfer.rate_bps / nominal))
-        front = round(transfer.sent * (_POINTS - 1))
+        width = _NARROW + (_WIDE - _NARROW) * moving.width
+        front = round(moving.done * (_POINTS - 1))
         canvas.curve(points, width, palette.blend(colour, palette.GROUND, 0.45))
         canvas.curve(points[:front + 1], width, colour)
         canvas.marker("disc", points[front], 2.5, palette.TEXT, palette.GROUND)
@@ -167,7 +144,6 @@ class City:
         canvas.text(f"{metres:g} m", (x + length / 2, y - 10), 11, palette.TEXT, align="centre")
 
 
-def user(canvas: Canvas, at: Point, state: int, shape: str = "disc") -> None:
-    """Draw a user whose session is in `state` (index into reading.STATES)."""
-    canvas.marker(shape, at, USER_RADIUS, STATE_COLOURS[state], palette.BLACK, hollow=state == IDLE_,
-                  halo=state == INTERRUPTED_)
+def user(canvas: Canvas, at: Point, look: Look, shape: str = "disc") -> None:
+    """Draw an agent in a state that looks like `look`."""
+    canvas.marker(shape, at, USER_RADIUS, look.colour, palette.BLACK, hollow=look.hollow, halo=look.halo)

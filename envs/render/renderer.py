@@ -10,15 +10,15 @@ from ...errors import require
 from . import chart, palette
 from .canvas import Canvas
 from .city import City
+from .history import History
 from .panel import Panel
-from .reading import History
 
 SMALLEST = (760, 560)
 _PANEL_WIDTH, _CHART_HEIGHT, _GAP = 232, 104, 6
 
 
 class Renderer:
-    """Draws environment `env` of a HandoverCore that has been reset.
+    """Draws environment `env` of a Core that has been reset.
 
     Args:
         core: the core; it is only read.
@@ -36,18 +36,16 @@ class Renderer:
                 f"a frame of {size[0]} x {size[1]} pixels is too small: {SMALLEST[0]} x {SMALLEST[1]} is the least")
         require(0 <= env < core.num_envs, f"environment {env} does not exist: there are {core.num_envs}")
         self._core, self._env = core, env
-        self._canvas = Canvas(size)
+        self._canvas, first = Canvas(size), core.task.drawing(env)
         width = size[0] - _PANEL_WIDTH
         self._canvas.surface.fill(palette.GROUND)
-        self._city = City(self._canvas, core, env, (0, 0, width, size[1] - _CHART_HEIGHT - _GAP))
-        self._panel = Panel(self._canvas, core, env, (width, 0, _PANEL_WIDTH, size[1]), caption)
-        top, half = size[1] - _CHART_HEIGHT, (width - 2 * _GAP) // 2
-        self._lost = (0, top, half, _CHART_HEIGHT)
-        self._drift = (half + _GAP, top, half, _CHART_HEIGHT)
-        step = f"{core.sim.interval_s:g} s"
-        chart.frame(self._canvas, self._lost, f"service lost per {step} [ms], all users")
-        measured = ", all users" if core.scorer is not None else ": not measured"
-        chart.frame(self._canvas, self._drift, f"drift per {step} [nat]{measured}")
+        self._city = City(self._canvas, first, (0, 0, width, size[1] - _CHART_HEIGHT - _GAP))
+        self._panel = Panel(self._canvas, first, (width, 0, _PANEL_WIDTH, size[1]), caption)
+        top, count = size[1] - _CHART_HEIGHT, max(1, len(first.charts))
+        across = (width - count * _GAP) // count
+        self._charts = [(k * (across + _GAP), top, across, _CHART_HEIGHT) for k in range(len(first.charts))]
+        for area, shown in zip(self._charts, first.charts, strict=True):
+            chart.frame(self._canvas, area, shown.title)
         self._still = self._canvas.surface.copy()
         self._window: Any = None
         self._clock: Any = None
@@ -59,7 +57,7 @@ class Renderer:
 
     def user_px(self) -> np.ndarray:
         """Where the users are in a frame now, (x, y), float [U, 2]."""
-        return self._city.pixel(self._core.view.position_m[self._env])
+        return self._city.pixel(self._core.task.drawing(self._env).position_m)
 
     def frame(self, history: History) -> np.ndarray:
         """The picture of this moment, uint8 [height, width, 3]; `history` fills the charts."""
@@ -87,13 +85,11 @@ class Renderer:
             self._window = None
 
     def _draw(self, history: History) -> None:
-        canvas, core = self._canvas, self._core
-        canvas.surface.blit(self._still, (0, 0))
-        self._city.draw(canvas)
-        self._panel.draw(canvas)
-        now = float(core.sim.state.world[self._env]["time_s"])
-        points = list(history.points)
-        dt = core.sim.interval_s
-        chart.strip(canvas, self._lost, palette.VERMILLION, now, dt, [(t, lost) for t, lost, _ in points], 100.0)
-        if core.scorer is not None:
-            chart.strip(canvas, self._drift, palette.YELLOW, now, dt, [(t, nats) for t, _, nats in points], 1.0)
+        drawn = self._core.task.drawing(self._env)
+        self._canvas.surface.blit(self._still, (0, 0))
+        self._city.draw(self._canvas, drawn)
+        self._panel.draw(self._canvas, drawn)
+        for k, (area, shown) in enumerate(zip(self._charts, drawn.charts, strict=True)):
+            if shown.value is not None:
+                points = [(time, values[k] or 0.0) for time, values in history.points]
+                chart.strip(self._canvas, area, shown.colour, drawn.time_s, drawn.interval_s, points, shown.least)

@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ...files import write_whole
 from . import palette
 from .canvas import load_pygame
-from .reading import History
+from .history import History
 from .renderer import Renderer
 
 SUFFIXES = (".gif", ".mp4")

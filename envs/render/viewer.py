@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .reading import History
+from .history import History
 from .renderer import Renderer
 
 RENDER_MODES = ("human", "rgb_array")
@@ -16,7 +16,7 @@ class Viewer:
     """Renders environment `env` of `core` the way Gymnasium expects it; without a mode it costs nothing.
 
     Args:
-        core: a HandoverCore.
+        core: a Core (envs.base.core).
         mode: None, "human" (a window that every step updates) or "rgb_array".
         env: which environment of the core.
         caption: a line under the title.
@@ -38,7 +38,7 @@ class Viewer:
     @property
     def fps(self) -> int:
         """Frames per second at which a video runs as fast as the world it shows."""
-        return max(1, round(1.0 / self._core.sim.interval_s))
+        return max(1, round(1.0 / self._core.config.interval_s))
 
     def update(self) -> None:
         """Note the step (or the reset) that the core has just made; with mode "human" show it."""
@@ -60,8 +60,7 @@ class Viewer:
             logger.warn("render() was called without a render mode: give one when the environment is made, "
                         'e.g. render_mode="rgb_array"')
             return None
-        if not hasattr(self._core, "view"):
-            raise RuntimeError("there is nothing to draw yet: call reset() first")
+        self._core.require_reset()
         self._history.record(self._core)
         if self.mode == "human":
             self._drawn().show(self._history, self.fps)

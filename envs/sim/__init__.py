@@ -5,4 +5,4 @@ from pathlib import Path
 from .cache import drop_stale
 
 _ENVS = Path(__file__).parent.parent
-drop_stale((_ENVS / "sim", _ENVS / "handover", _ENVS / "handover" / "world"))
+drop_stale((_ENVS / "base", _ENVS / "sim", _ENVS / "handover", _ENVS / "handover" / "world"))

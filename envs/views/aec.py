@@ -1,25 +1,27 @@
-"""The PettingZoo AEC view: UEs act one after the other, and the world moves on once all have."""
+"""The PettingZoo AEC view of any task: agents act one after the other, and the world moves on once all have."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pettingzoo.utils.conversions import parallel_to_aec_wrapper
 from pettingzoo.utils.wrappers import OrderEnforcingWrapper
 
-from .parallel import HandoverEnv
+from .parallel import ParallelView
 
 
-class HandoverAEC(parallel_to_aec_wrapper):
-    """HandoverEnv by PettingZoo's own conversion; a wrong action is refused when it is given, not when all have acted.
+class AECView(parallel_to_aec_wrapper):
+    """A parallel view by PettingZoo's own conversion; a wrong action is refused when it is given.
 
     Args:
-        as for HandoverEnv.
+        as for the parallel view.
     """
 
+    parallel: ClassVar[type[ParallelView]]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(HandoverEnv(*args, **kwargs))
+        super().__init__(self.parallel(*args, **kwargs))
 
     def step(self, action: np.ndarray | None) -> None:
         """Take the action of `agent_selection`; None for an agent that is done.
@@ -36,11 +38,6 @@ class HandoverAEC(parallel_to_aec_wrapper):
         super().step(None if action is None else np.asarray(action))
 
 
-def raw_env(*args: Any, **kwargs: Any) -> HandoverAEC:
-    """The AEC environment without wrappers; the arguments are HandoverEnv's."""
-    return HandoverAEC(*args, **kwargs)
-
-
-def env(*args: Any, **kwargs: Any) -> OrderEnforcingWrapper:
-    """The AEC environment, which refuses calls in the wrong order; the arguments are HandoverEnv's."""
-    return OrderEnforcingWrapper(raw_env(*args, **kwargs))
+def in_order(view: AECView) -> OrderEnforcingWrapper:
+    """The AEC view, which then refuses calls in the wrong order."""
+    return OrderEnforcingWrapper(view)

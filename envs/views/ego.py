@@ -1,147 +1,102 @@
-"""The Handover environment of one UE: the others follow a fixed policy. A Gymnasium environment and its sibling."""
+"""One agent learns, a policy acts for the others: a Gymnasium view of any task, alone and vectorised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ..base.core import HandoverCore
-from ..handover import observations
-from ..handover.actions import action_space
-from ..handover.config import HandoverConfig, resolve
-from ..handover.view import NetworkView
-from ..sim.state import PLAN
-from .controller import Config, ControllerEnv, ControllerVectorEnv
-
-Others = str | Path | Callable[[NetworkView], np.ndarray] | Any
+from ..base import policies
+from ..base.config import resolve
+from ..base.core import Core
+from ..base.spaces import action_space, observation_space
+from ..base.task import Task
+from .controller import ControllerEnv, ControllerVectorEnv
 
 
 class Ego:
-    """Sees the row of one UE, acts for it, earns its reward; a policy acts for the others.
+    """Sees the row of one agent, acts for it, earns its reward; a policy acts for the others.
 
     Args:
-        config: the environment.
-        ego: name of the UE that learns.
-        others: a policy by name or checkpoint (kvroam.agents.make), a policy object (kvroam.agents.Policy), or a
-            function from NetworkView to PLAN [E, U]. With actions.trigger policy the first two follow event A3 unless
-            they decide handovers themselves; a function decides all.
+        task: the task.
+        ego: name of the agent that learns; None: the first.
+        others: a policy by name or checkpoint, a policy object (kvroam.agents.Policy), or a function from the task's
+            view to plans [E, A]; None: the task's `companion`.
 
     Raises:
-        ValueError: no such UE, or `others` is nothing of the kind.
+        ValueError: no such agent, or `others` is nothing of the kind.
         PolicyError: no such policy.
     """
 
-    def __init__(self, config: HandoverConfig, ego: str = "ue_0", others: Others = "ctho") -> None:
-        names = [f"ue_{i}" for i in range(config.num_ues)]
-        if ego not in names:
-            raise ValueError(f"ego is {ego!r}: choose among {names[0]} ... {names[-1]}")
-        self.ego = names.index(ego)
-        self.observation_space, self.action_space = observations.space(config), action_space(config.actions)
-        if isinstance(others, (str, Path)):
-            # Policies import the environments, so the environments find them only when they are asked for.
-            from ...agents import make
+    def __init__(self, task: Task, ego: str | None = None, others: Any = None) -> None:
+        ego = task.agents[0] if ego is None else ego
+        if ego not in task.agents:
+            raise ValueError(f"ego is {ego!r}: choose among {task.agents[0]} ... {task.agents[-1]}")
+        self.ego = task.agents.index(ego)
+        self.observation_space, self.action_space = observation_space(task.features), action_space(task.parts)
+        self._others = policies.make(task.companion if others is None else others, task.config)
 
-            others = make(str(others), config)
-        elif hasattr(others, "act"):
-            from ...agents import Policy, in_charge
-
-            others = in_charge(cast(Policy, others), config.actions)
-        self._act: Any = getattr(others, "act", others)
-        self._reset: Any = getattr(others, "reset", None)
-        if not callable(self._act):
-            raise ValueError(f"others is {others!r}: give a policy's name, a policy, or a function of NetworkView")
-
-    def reset(self, core: HandoverCore) -> None:
+    def reset(self, core: Core) -> None:
         """Tell the others' policy."""
-        if self._reset is not None:
-            self._reset(core.view)
+        self._others.reset(core.view)
 
-    def plans(self, core: HandoverCore, action: np.ndarray) -> np.ndarray:
-        """The others' plans with that of int [E, parts] among them, PLAN [E, U].
+    def plans(self, core: Core, action: np.ndarray) -> np.ndarray:
+        """The others' plans with that of int [E, parts] among them, [E, A].
 
         Raises:
             ValueError: the action is outside the space, or the others' policy returned no plans.
         """
-        actions = np.zeros((core.num_envs, core.num_ues, action.shape[-1]), action.dtype)
+        actions = np.zeros((core.num_envs, core.num_agents, action.shape[-1]), action.dtype)
         actions[:, self.ego] = action
         own = core.decode(actions)
-        plans = np.array(self._act(core.view))
-        if plans.dtype != PLAN or plans.shape != own.shape:
-            raise ValueError(f"the others' policy returned {plans.dtype} {plans.shape}: expected PLAN {own.shape}")
+        try:
+            plans = core.task.check_plans(self._others.act(core.view))
+        except ValueError as error:
+            raise ValueError(f"the others' policy: {error}") from error
         plans[:, self.ego] = own[:, self.ego]
         return plans
 
-    def observe(self, core: HandoverCore) -> np.ndarray:
-        """The row of the UE, float32 [E, F]."""
+    def observe(self, core: Core) -> np.ndarray:
+        """The row of the agent, float32 [E, F]."""
         return core.observe()[:, self.ego].copy()
 
-    def terms(self, core: HandoverCore) -> np.ndarray:
-        """Of the UE [E, len(TERMS)]."""
-        return core.terms[:, self.ego]
-
-    def masks(self, core: HandoverCore) -> np.ndarray:
-        """Of the UE, bool [E, sum of the action sizes]."""
+    def masks(self, core: Core) -> np.ndarray:
+        """Of the agent, bool [E, sum of the action sizes]."""
         return core.masks()[:, self.ego]
 
-    def interruption_s(self, core: HandoverCore) -> np.ndarray:
-        """Of the UE [E] [s]."""
-        return core.sim.state.flow["interruption_s"][:, self.ego]
+    def of_agents(self, values: np.ndarray) -> np.ndarray:
+        """Those of the agent [E, ...]."""
+        return values[:, self.ego]
 
 
-class HandoverEgoEnv(ControllerEnv):
-    """One UE learns among others that follow a policy: `gymnasium.make("kvroam:kvroam/HandoverEgo-v0")`.
+class EgoView(ControllerEnv):
+    """One agent of one environment learns; a subclass names the task.
 
-    ## Description
-    As kvroam/Handover-v0 (kvroam.envs.HandoverEnv), seen by one UE; the others are part of its world.
-
-    ## Action Space
-    MultiDiscrete [target, medium, keep, precision, share] of the UE. `info["action_mask"]` marks the choices that can
-    have an effect; no choice is ever refused.
-
-    ## Observation Space
-    Box float32 [F]: its row, `kvroam.envs.handover.observations.table(config)`.
-
-    ## Rewards
-    Its own reward (with reward.sharing team, the mean over all UEs). `info` has each term as `reward_<term>`; they sum
-    to the reward exactly.
-
-    ## Starting State
-    As kvroam/Handover-v0.
-
-    ## Episode End
-    Truncation after `episode_s`; nothing terminates.
-
-    ## Arguments
-    `config`: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
-    `ego`: the UE that learns, `ue_0`.
-    `others`: a policy's name or checkpoint, a policy, or a function from NetworkView to plans; `ctho`.
-    `max_cycles`: decision intervals per episode instead of `episode_s`.
-    `render_mode`: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
-
-    ## Version History
-    * v0: initial version.
+    Args:
+        config: an instance of `task.Config`, a mapping of its keys, a YAML path, or the name of a shipped file.
+        ego: the agent that learns; None: the first.
+        others: who acts for the other agents: a policy's name or checkpoint, a policy, or a function from the task's
+            view to plans; None: the task's `companion`.
+        max_cycles: decision intervals per episode instead of `episode_s`.
+        render_mode: "human" opens a window that every step updates, "rgb_array" makes `render()` return a frame.
     """
 
-    def __init__(self, config: Config = None, *, ego: str = "ue_0", others: Others = "ctho",
+    task: ClassVar[type[Task]]
+
+    def __init__(self, config: Any = None, *, ego: str | None = None, others: Any = None,
                  max_cycles: int | None = None, render_mode: str | None = None) -> None:
-        config = resolve(config)
-        super().__init__(config, Ego(config, ego, others), max_cycles, render_mode)
+        task = self.task(resolve(self.task.Config, config))
+        super().__init__(task, Ego(task, ego, others), max_cycles, render_mode)
 
 
-class HandoverEgoVectorEnv(ControllerVectorEnv):
-    """HandoverEgoEnv, `num_envs` times on one batched core; what `gymnasium.make_vec` makes by default.
+class EgoVectorView(ControllerVectorEnv):
+    """The same, `num_envs` times on one batched core; what `gymnasium.make_vec` makes by default."""
 
-    A policy that draws random numbers (`others="random"`) draws them for all environments together, so that
-    environment i is then not the single environment seeded s + i; with every other named policy it is.
-    """
+    task: ClassVar[type[Task]]
 
-    def __init__(self, num_envs: int = 1, config: Config = None, *, ego: str = "ue_0", others: Others = "ctho",
+    def __init__(self, num_envs: int = 1, config: Any = None, *, ego: str | None = None, others: Any = None,
                  max_cycles: int | None = None, max_episode_steps: int | None = None, render_mode: str | None = None,
                  autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, threads: int = 1) -> None:
-        config = resolve(config)
-        super().__init__(num_envs, config, Ego(config, ego, others), max_cycles, max_episode_steps, render_mode,
-                         autoreset_mode, threads)
+        task = self.task(resolve(self.task.Config, config), num_envs, threads)
+        super().__init__(task, Ego(task, ego, others), max_cycles, max_episode_steps, render_mode, autoreset_mode)

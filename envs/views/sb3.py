@@ -1,4 +1,4 @@
-"""Stable-Baselines3 view: a VecEnv whose rows are environment x UE, on the batched core itself.
+"""Stable-Baselines3 view of any task: a VecEnv whose rows are environment x agent, on the batched core itself.
 
 Unlike wrapped PettingZoo copies, the environments get distinct seeds, and the horizon is a truncation that PPO
 bootstraps through (`TimeLimit.truncated`, `terminal_observation`).
@@ -6,102 +6,111 @@ bootstraps through (`TimeLimit.truncated`, `terminal_observation`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..base.core import HandoverCore
-from ..handover import actions, observations
-from ..handover.config import HandoverConfig, resolve
-from ..handover.metrics import EpisodeMeter
+from ..base.config import resolve
+from ..base.core import Core
+from ..base.meter import Meter
+from ..base.spaces import action_space, observation_space
+from ..base.task import Task
 
 
-class HandoverVecEnv(VecEnv):
-    """E environments of U UEs as E * U rows, row e * U + u; all UEs share one policy.
+class StableBaselinesView(VecEnv):
+    """E environments of A agents as E * A rows, row e * A + a; all agents share one policy. A subclass names the task.
 
     Args:
-        config: a HandoverConfig, a mapping of its keys, a YAML path, or the name of a shipped file.
+        config: an instance of `task.Config`, a mapping of its keys, a YAML path, or the name of a shipped file.
         num_envs: environments side by side.
         seed: environment i starts from seed + i.
-        objectives: TTFT and TPOT objectives of `episode_metrics` [s].
-        threads: numba threads of the simulator.
+        objectives: of `episode_metrics`, as the task's meter takes them.
+        threads: numba threads.
 
     Attributes:
         core: the batched core, for its `terms`.
         episode_metrics: of the last episodes that ended, one dictionary per environment.
     """
 
-    def __init__(self, config: HandoverConfig | Mapping | str | Path | None = None, num_envs: int = 1, seed: int = 0,
-                 objectives: tuple[float, float] = (0.5, 0.1), threads: int = 1) -> None:
-        config = resolve(config)
-        self.core = HandoverCore(config, num_envs, threads)
-        self.rows = num_envs * config.num_ues
+    task: ClassVar[type[Task]]
+
+    def __init__(self, config: Any = None, num_envs: int = 1, seed: int = 0,
+                 objectives: Mapping[str, float] | None = None, threads: int = 1) -> None:
+        task = self.task(resolve(self.task.Config, config), num_envs, threads)
+        self.core = Core(task)
+        self.rows = num_envs * task.num_agents
         self.render_mode = None
-        self._parts = len(actions.sizes(config.actions))
-        super().__init__(self.rows, observations.space(config), actions.action_space(config.actions))
-        self._objectives = objectives
+        super().__init__(self.rows, observation_space(task.features), action_space(task.parts))
+        self._objectives = dict(objectives or {})
         self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
-        self._actions = np.zeros((num_envs, config.num_ues, self._parts), np.int64)
+        self._actions = np.zeros((num_envs, task.num_agents, len(task.parts)), np.int64)
         self.episode_metrics: list[dict[str, float]] = []
-        self._step = 0
+        self._meter: Meter = task.meter(**self._objectives)
+        self._length = np.zeros(num_envs, np.int64)
+        self._return = np.zeros(self.rows)
+        self._since = 0.0
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
         if seed is not None:
             self._first_seeds = [seed + i for i in range(self.core.num_envs)]
-        return [s for s in self._first_seeds for _ in range(self.core.num_ues)]
+        return [s for s in self._first_seeds for _ in range(self.core.num_agents)]
 
     def reset(self) -> np.ndarray:
-        """Begin new episodes; returns observations float32 [E * U, F]."""
+        """Begin new episodes; returns observations float32 [E * A, F]."""
         self.core.reset(self._first_seeds)
         self._first_seeds = [None] * self.core.num_envs
-        self._begin()
+        self._meter = self.core.task.meter(**self._objectives)
+        self._length[:], self._return[:], self._since = 0, 0.0, time.perf_counter()
         return self._observe()
 
-    def _begin(self) -> None:
-        self._step = 0
-        self._return = np.zeros(self.rows)
-        self._meter = EpisodeMeter(self.core.num_envs, self.core.num_ues, *self._objectives)
-
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions int [E * U, parts].
+        """Take the actions int [E * A, parts].
 
         Raises:
             RuntimeError: before reset.
             ValueError: another shape; values are checked as the step is made.
         """
         self.core.require_reset()
-        actions, shape = np.asarray(actions), (self.rows, self._parts)
+        actions, shape = np.asarray(actions), (self.rows, len(self.core.task.parts))
         if actions.shape != shape:
-            raise ValueError(f"actions have shape {actions.shape}: expected {shape}, one row per environment and UE")
-        self._actions = actions.reshape(self.core.num_envs, self.core.num_ues, self._parts)
+            raise ValueError(f"actions have shape {actions.shape}: expected {shape}, one row per environment and agent")
+        self._actions = actions.reshape(self.core.num_envs, self.core.num_agents, -1)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
-        """Advance all environments; at the horizon all rows end together and begin anew."""
-        self.core.step(self.core.decode(self._actions))
-        self._meter.add(self.core)
-        self._step += 1
-        rewards = self.core.reward.reshape(-1).astype(np.float32)
+        """Advance all environments; the rows of those that end begin anew."""
+        core = self.core
+        core.step(core.decode(self._actions))
+        self._meter.add(core)
+        self._length += 1
+        rewards = core.reward.reshape(-1).astype(np.float32)
         self._return += rewards
-        done = self._step >= self.core.config.max_steps
+        truncated = (self._length >= core.config.max_steps) & ~core.terminated
+        ended = np.flatnonzero(truncated | core.terminated)
         observation = self._observe()
         infos: list[dict[str, Any]] = [{} for _ in range(self.rows)]
-        if done:
-            for row, info in enumerate(infos):
-                info["terminal_observation"] = observation[row]
-                info["TimeLimit.truncated"] = True
-                info["episode"] = {"r": float(self._return[row]), "l": self._step, "t": 0.0}
-            self.episode_metrics = [self._meter.result(e) for e in range(self.core.num_envs)]
-            self.core.reset()
-            self._begin()
+        done = np.zeros(self.rows, bool)
+        if len(ended):
+            elapsed = time.perf_counter() - self._since
+            for e in ended:
+                for row in range(e * core.num_agents, (e + 1) * core.num_agents):
+                    done[row] = True
+                    infos[row] = {
+                        "terminal_observation": observation[row], "TimeLimit.truncated": bool(truncated[e]),
+                        "episode": {"r": float(self._return[row]), "l": int(self._length[e]), "t": round(elapsed, 6)}}
+                    self._return[row] = 0.0
+            self.episode_metrics = [self._meter.result(e) for e in ended]
+            core.reset(None, ended)
+            self._meter.forget(ended)
+            self._length[ended] = 0
             observation = self._observe()
-        return observation, rewards, np.full(self.rows, done), infos
+        return observation, rewards, done, infos
 
     def action_masks(self) -> np.ndarray:
-        """Masks of all rows, bool [E * U, sum of the action sizes]."""
+        """Masks of all rows, bool [E * A, sum of the action sizes]."""
         return self.core.masks().reshape(self.rows, -1)
 
     def close(self) -> None:

@@ -1,18 +1,19 @@
 """Other action formats, and masks inside observations: wrappers for Gymnasium and for PettingZoo's parallel API.
 
-Every Box or Dict action stands for one MultiDiscrete action, and so for one Plan; the physics knows no other.
+Every Box or Dict action stands for one MultiDiscrete action of the task's parts; a task knows no other.
 
-| format | target, medium, handover               | keep, precision, share                                       |
+| format | parts without values (kinds)           | parts with values (levels)                                   |
 |--------|----------------------------------------|--------------------------------------------------------------|
-| Box    | one score in [-1, 1] per choice, the   | one number in [-1, 1]: the levels of the configuration in    |
-|        | highest wins (handover: one, >= 0)     | ascending order share that interval equally                  |
-| Dict   | Discrete                               | Box: the value itself (ratio, bit, weight); nearest level     |
+| Box    | one score in [-1, 1] per choice, the   | one number in [-1, 1]: the values in ascending order share   |
+|        | highest wins (of two: one, >= 0)       | that interval equally                                        |
+| Dict   | Discrete                               | Box: the value itself (ratio, bit, weight); nearest level    |
 
-For a controller of all UEs (HandoverCentral) every entry has one row per UE.
+For a controller of all agents (the Central view) every entry has one row per agent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -20,33 +21,27 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
-from ..handover.actions import HANDOVER, KEEP, MEDIUM, PRECISION, SHARE, TARGET, sizes
-from ..handover.config import ActionConfig
-
-_PARTS = {"target": TARGET, "medium": MEDIUM, "keep": KEEP, "precision": PRECISION, "share": SHARE,
-          "handover": HANDOVER}
-_LEVELS = {"keep": "keep", "precision": "bits", "share": "weight"}
+from ..base.declare import Part
 
 
 class BoxFormat:
-    """MultiDiscrete actions of `ues` UEs from scores and numbers in [-1, 1], for agents that know only Box (SAC, TD3).
+    """MultiDiscrete actions of `agents` agents from scores and numbers in [-1, 1], for agents that know only Box.
 
     Args:
-        config: the levels.
-        ues: UEs that one action is for, one after the other.
+        parts: of one agent's action.
+        agents: how many one action is for, one after the other.
     """
 
-    def __init__(self, config: ActionConfig, ues: int = 1) -> None:
-        self.ues, size = ues, sizes(config)
+    def __init__(self, parts: Sequence[Part], agents: int = 1) -> None:
+        self.agents, self._parts = agents, parts
         # Number of entries of each part: a score per choice, or one number.
-        self._width = [n if part in (TARGET, MEDIUM) else 1 for part, n in enumerate(size)]
-        self._size = size
-        levels = {_PARTS[name]: getattr(config, attribute) for name, attribute in _LEVELS.items()}
-        self._ascending = {part: np.argsort(levels.get(part, range(n)), kind="stable") for part, n in enumerate(size)}
-        self.space = spaces.Box(-1.0, 1.0, (sum(self._width) * ues,), np.float32)
+        self._width = [part.size if part.values is None and part.size > 2 else 1 for part in parts]
+        self._ascending = [np.argsort(range(part.size) if part.values is None else part.values, kind="stable")
+                           for part in parts]
+        self.space = spaces.Box(-1.0, 1.0, (sum(self._width) * agents,), np.float32)
 
     def decode(self, action: np.ndarray) -> np.ndarray:
-        """MultiDiscrete action int64 [ues * parts] from float [ues * entries].
+        """MultiDiscrete action int64 [agents * parts] from float [agents * entries].
 
         Raises:
             ValueError: another shape, or a number outside [-1, 1].
@@ -55,40 +50,41 @@ class BoxFormat:
         if action.shape != self.space.shape or not (np.abs(action) <= 1.0).all():
             raise ValueError(f"the action is {np.array2string(action, threshold=8)}: expected {self.space.shape} "
                              "numbers in [-1, 1]")
-        entries = np.split(action.reshape(self.ues, -1), np.cumsum(self._width)[:-1], axis=1)
-        out = np.empty((self.ues, len(self._size)), np.int64)
-        for part, (entry, n) in enumerate(zip(entries, self._size, strict=True)):
-            if self._width[part] > 1:
-                out[:, part] = entry.argmax(axis=1)
+        entries = np.split(action.reshape(self.agents, -1), np.cumsum(self._width)[:-1], axis=1)
+        out = np.empty((self.agents, len(self._parts)), np.int64)
+        for i, (entry, part) in enumerate(zip(entries, self._parts, strict=True)):
+            if self._width[i] > 1:
+                out[:, i] = entry.argmax(axis=1)
             else:
-                nth = np.minimum(((entry[:, 0] + 1.0) / 2.0 * n).astype(np.int64), n - 1)
-                out[:, part] = self._ascending[part][nth]
+                nth = np.minimum(((entry[:, 0] + 1.0) / 2.0 * part.size).astype(np.int64), part.size - 1)
+                out[:, i] = self._ascending[i][nth]
         return out.reshape(-1)
 
 
 class DictFormat:
-    """MultiDiscrete actions of `ues` UEs from named parts, with ratios, bits and weights as they are.
+    """MultiDiscrete actions of `agents` agents from named parts, with ratios, bits and weights as they are.
 
     Args:
-        config: the levels; a value stands for the nearest one, the first of two that are equally near.
-        ues: UEs that one action is for; above 1 each entry has one row per UE.
+        parts: of one agent's action; a value stands for the nearest one, the first of two that are equally near.
+        agents: how many one action is for; above 1 each entry has one row per agent.
     """
 
-    def __init__(self, config: ActionConfig, ues: int = 1) -> None:
-        self.rows = ues if ues > 1 else None
-        self._levels = {name: np.array(getattr(config, attribute), np.float64)
-                        for name, attribute in _LEVELS.items()}
-        parts: dict[str, spaces.Space] = {}
-        for (name, _), n in zip(_PARTS.items(), sizes(config), strict=False):
-            if name in _LEVELS:
-                low, high = self._levels[name].min(), self._levels[name].max()
-                parts[name] = spaces.Box(low, high, () if self.rows is None else (ues,), np.float32)
+    def __init__(self, parts: Sequence[Part], agents: int = 1) -> None:
+        self.rows = agents if agents > 1 else None
+        self._levels = {part.name: np.array(part.values, np.float64) for part in parts if part.values is not None}
+        self._place = {part.name: i for i, part in enumerate(parts)}
+        entries: dict[str, spaces.Space] = {}
+        for part in parts:
+            if part.name in self._levels:
+                low, high = self._levels[part.name].min(), self._levels[part.name].max()
+                entries[part.name] = spaces.Box(low, high, () if self.rows is None else (agents,), np.float32)
             else:
-                parts[name] = spaces.Discrete(n) if self.rows is None else spaces.MultiDiscrete([n] * ues)
-        self.space = spaces.Dict(parts)
+                entries[part.name] = (spaces.Discrete(part.size) if self.rows is None
+                                      else spaces.MultiDiscrete([part.size] * agents))
+        self.space = spaces.Dict(entries)
 
     def decode(self, action: dict[str, Any]) -> np.ndarray:
-        """MultiDiscrete action int64 [ues * parts] from a dictionary.
+        """MultiDiscrete action int64 [agents * parts] from a dictionary.
 
         Raises:
             ValueError: a part is missing, unknown or outside its space.
@@ -107,14 +103,8 @@ class DictFormat:
             if name in self._levels:
                 distance = np.abs(self._levels[name] - np.atleast_1d(value)[:, None].astype(np.float64))
                 value = distance.argmin(axis=1)
-            out[:, _PARTS[name]] = value
+            out[:, self._place[name]] = value
         return out.reshape(-1)
-
-
-def _ues(env: gym.Env) -> int:
-    """UEs that one action of a Gymnasium view is for."""
-    config = env.get_wrapper_attr("config")
-    return env.action_space.shape[0] // len(sizes(config.actions))  # type: ignore[index]
 
 
 class _Actions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
@@ -123,7 +113,8 @@ class _Actions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self.format = self._format(env.get_wrapper_attr("config").actions, _ues(env))
+        parts = env.get_wrapper_attr("core").task.parts
+        self.format = self._format(parts, env.action_space.shape[0] // len(parts))  # type: ignore[index]
         self.action_space = self.format.space
 
     def action(self, action: Any) -> np.ndarray:
@@ -132,13 +123,13 @@ class _Actions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
 
 
 class BoxActions(_Actions):
-    """Box actions for HandoverCentral and HandoverEgo; see the table above."""
+    """Box actions for the Central and Ego views; see the table above."""
 
     _format = BoxFormat
 
 
 class DictActions(_Actions):
-    """Dict actions for HandoverCentral and HandoverEgo; see the table above."""
+    """Dict actions for the Central and Ego views; see the table above."""
 
     _format = DictFormat
 
@@ -148,7 +139,7 @@ class _ParallelActions(BaseParallelWrapper):
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self.format = self._format(env.unwrapped.config.actions)
+        self.format = self._format(env.unwrapped.core.task.parts)
         self.action_spaces = dict.fromkeys(env.possible_agents, self.format.space)
 
     def action_space(self, agent: str) -> spaces.Space:

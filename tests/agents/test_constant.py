@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvroam.agents.handover.constant import ConstantPlan
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import DETOUR as STAY
 from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
@@ -15,16 +15,16 @@ from kvroam.settings.loader import load
 QUICK = ["scoring.mode=none", "episode_s=40.0", "mobility.vehicle_share=1.0"]
 
 
-def play(plan: ConstantPlan) -> tuple[list[np.void], list[tuple[int, int]], HandoverCore]:
+def play(plan: ConstantPlan) -> tuple[list[np.void], list[tuple[int, int]], Core]:
     """Events, (phase, medium) of every session after every step, and the core, of one episode."""
     config = load(Experiment, "handover", QUICK)
-    core = HandoverCore(config, 1)
+    core = make_core(config, 1)
     core.reset([4])
     events, seen = [], []
     for _ in range(config.max_steps):
         core.step(plan.act(core.view))
-        events += [event.copy() for _, event in core.events()]
-        seen += [(int(me["phase"]), int(me["medium"])) for me in core.sim.state.ue[0]]
+        events += [event.copy() for _, event in core.task.events()]
+        seen += [(int(me["phase"]), int(me["medium"])) for me in core.task.sim.state.ue[0]]
     return events, seen, core
 
 
@@ -32,7 +32,7 @@ def test_a_detour_leaves_every_session_where_it_was() -> None:
     events, _, core = play(ConstantPlan("detour"))
     moved = [e for e in events if e["kind"] == RESUMED]
     assert moved and all(e["source"] == e["target"] or e["medium"] == STAY for e in moved)
-    assert core.sim.state.flow["bits_sent"].sum() == 0.0
+    assert core.task.sim.state.flow["bits_sent"].sum() == 0.0
 
 
 def test_at_the_handover_nothing_is_prepared_and_everything_follows() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from kvroam.agents.handover import jmsra
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import make_core
 from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import KV, RESUMED, TOKEN
 from kvroam.settings.loader import load
@@ -109,12 +109,13 @@ def test_impossible_arguments_are_named(change, says):
 @pytest.mark.parametrize("topology", ["mesh", "pool"])
 def test_online_it_uses_both_media_and_moves_every_session(topology):
     config = load(Experiment, "rush_hour", ["scoring.mode=none", "episode_s=30.0", f"backhaul.topology={topology}"])
-    core = HandoverCore(config, 2)
+    core = make_core(config, 2)
     core.reset([1, 2])
     policy = jmsra.JMSRA()
     policy.reset(core.view)
     media = set()
     for _ in range(config.max_steps):
         core.step(policy.act(core.view))
-        media |= {int(e["medium"]) for _, e in core.events() if e["kind"] == RESUMED and e["source"] != e["target"]}
+        media |= {int(e["medium"]) for _, e in core.task.events()
+                  if e["kind"] == RESUMED and e["source"] != e["target"]}
     assert media == {KV, TOKEN}

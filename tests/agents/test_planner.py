@@ -47,8 +47,8 @@ def simulated_cost(city, phy, option: Option, streaming: bool) -> float:
         bench.step()
         if bench.resumed() and me["server"] == 1:
             break
-    flow = np.array(bench.flows)[:, None]
-    return -float(rewards.total(rewards.terms(flow, np.zeros(flow.shape), CONFIG.reward)).sum())
+    flow, prices = np.array(bench.flows)[:, None], [getattr(CONFIG.reward, name) for name in rewards.NAMES]
+    return float((rewards.amounts(flow, np.zeros(flow.shape)) * prices).sum())
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -11,7 +11,7 @@ import pytest
 
 from kvroam import agents
 from kvroam.agents.handover.catalogue import ALIASES, CATALOGUE
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
 from kvroam.errors import PolicyError
@@ -25,10 +25,10 @@ EVERY = [*CATALOGUE, *ALIASES]
 
 
 @cache
-def world(changes: tuple[str, ...], envs: int) -> tuple[Experiment, HandoverCore]:
+def world(changes: tuple[str, ...], envs: int) -> tuple[Experiment, Core]:
     """A configuration and its core, built once."""
     config = load(Experiment, "handover", list(changes))
-    return config, HandoverCore(config, envs)
+    return config, make_core(config, envs)
 
 
 def play(name: str, changes=QUICK, seeds=(1, 2), steps=120):
@@ -42,13 +42,13 @@ def play(name: str, changes=QUICK, seeds=(1, 2), steps=120):
         plans = policy.act(core.view)
         assert plans.dtype == PLAN and plans.shape == (len(seeds), config.num_ues)
         target = plans["target"]
-        assert np.isin(target, [CONTINUE, CANCEL, *range(core.sim.num_cells)]).all()
+        assert np.isin(target, [CONTINUE, CANCEL, *range(core.task.sim.num_cells)]).all()
         assert ((plans["keep"] > 0) & (plans["keep"] <= 1)).all() and np.isin(plans["bits"], (16, 8, 4)).all()
         assert np.isin(plans["medium"], range(4)).all() and (plans["prefix"] >= -1).all()
         assert (np.isfinite(plans["weight"]) & (plans["weight"] >= 0)).all()
         core.step(plans)
         cost -= core.reward.sum()
-        handovers += int(core.sim.state.flow["handovers"].sum())
+        handovers += int(core.task.sim.state.flow["handovers"].sum())
     return cost, handovers, core.digest()
 
 
@@ -77,7 +77,7 @@ def test_environments_side_by_side_do_not_influence_each_other(name: str) -> Non
         pytest.skip("it draws one stream for all environments")
     core = world(QUICK, 2)[1]
     play(name, steps=80)
-    together = core.sim.state.ue[1].copy()
+    together = core.task.sim.state.ue[1].copy()
     play(name, seeds=(2,), steps=80)
     assert np.array_equal(together, world(QUICK, 1)[1].sim.state.ue[0])
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kvroam.envs import scenes
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import Core, make_core, scenes
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.scenes.exact_phy import ExactPhy, active, attempts
@@ -38,9 +37,9 @@ def averaged(link: ExactPhy, state: State, steps: int) -> np.ndarray:
     return total / steps
 
 
-def core(phy: str, num_envs: int) -> HandoverCore:
+def core(phy: str, num_envs: int) -> Core:
     config = resolve({"scene": "umi-00", "num_ues": 5, "radio": {"phy": phy}, "scoring": {"mode": "none"}})
-    return HandoverCore(config, num_envs)
+    return make_core(config, num_envs)
 
 
 def test_mean_air_time_is_the_tables(exact: ExactPhy) -> None:
@@ -120,7 +119,7 @@ def test_a_batch_gives_each_environment_the_bits_of_its_own() -> None:
     alone.reset([23])
     plans = idle_plans(7, 5)
     for _ in range(25):
-        assert together.sim.state.ue[3].tobytes() == alone.sim.state.ue[0].tobytes()
+        assert together.sim.state.ue[3].tobytes() == alone.task.sim.state.ue[0].tobytes()
         together.step(plans)
         alone.step(plans[:1])
 
@@ -156,6 +155,6 @@ def test_resetting_one_environment_leaves_the_draws_of_the_others() -> None:
     made.reset([1, 2, 3])
     for _ in range(3):
         made.step(idle_plans(3, 5))
-    before = made.sim.state.ue["air_s"].copy()
-    made.sim.reset(np.array([1]))
-    assert (made.sim.state.ue["air_s"][[0, 2]] == before[[0, 2]]).all()
+    before = made.task.sim.state.ue["air_s"].copy()
+    made.task.sim.reset(np.array([1]))
+    assert (made.task.sim.state.ue["air_s"][[0, 2]] == before[[0, 2]]).all()

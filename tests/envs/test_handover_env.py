@@ -12,10 +12,9 @@ from pettingzoo.test import parallel_api_test
 
 import kvroam
 from kvroam.envs import HandoverEnv
-from kvroam.envs.handover import observations
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
-from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.errors import ConfigError
 
@@ -104,7 +103,7 @@ def test_reward_terms_in_info_sum_to_the_reward_exactly() -> None:
 
 def test_observations_match_their_documentation() -> None:
     env, generator = HandoverEnv(PHYSICS), np.random.default_rng(1)
-    table = observations.table(env.config)
+    table = env.core.task.features
     assert len({f.name for f in table}) == len(table)
     assert env.observation_space("ue_0").shape == (len(table),)
     low, high = np.full(len(table), np.inf), np.full(len(table), -np.inf)

@@ -6,10 +6,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEnv
+from kvroam.envs import Core, HandoverCentralEnv, HandoverEnv
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
-from kvroam.envs.views.sb3 import HandoverVecEnv
+from kvroam.envs.handover.sb3 import HandoverVecEnv
 
 CONFIG = HandoverConfig(num_ues=3, episode_s=2.0, scoring=ScoringConfig(mode="none"))
 
@@ -53,13 +53,13 @@ def test_ppo_bootstraps_through_the_horizon(monkeypatch: pytest.MonkeyPatch) -> 
     """Reward 1 for ever and gamma 0.9 are worth 10; taken for ends, horizons of 20 steps make it 6."""
     from stable_baselines3 import PPO
 
-    original = HandoverCore.step
+    original = Core.step
 
-    def step(core: HandoverCore, plans: np.ndarray) -> None:
+    def step(core: Core, plans: np.ndarray) -> None:
         original(core, plans)
         core.reward = np.ones_like(core.reward)
 
-    monkeypatch.setattr(HandoverCore, "step", step)
+    monkeypatch.setattr(Core, "step", step)
     env = HandoverVecEnv(CONFIG, 2, seed=0)
     model = PPO("MlpPolicy", env, n_steps=20, batch_size=120, n_epochs=20, gamma=0.9, gae_lambda=1.0, seed=0,
                 learning_rate=0.02, vf_coef=1.0, max_grad_norm=10.0, device="cpu",

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import kvroam  # noqa: F401
-from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env
+from kvroam.envs import HandoverCentralEnv, HandoverEgoEnv, HandoverEnv, env, make_core
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.envs.sim.state import KV
-from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.envs.views.wrappers import BoxActions, ParallelDictActions
 
 SCORED = HandoverConfig(num_ues=8, episode_s=15.0, sessions=SessionConfig(scripts=4, think_s=0.2))
@@ -27,13 +27,13 @@ PHYSICS = HandoverConfig(num_ues=4, episode_s=2.0, scoring=ScoringConfig(mode="n
 
 @pytest.mark.parametrize("mode", [{}, {"drift": "resume", "horizon": 16}, {"mode": "none"}], ids=str)
 def test_a_pickled_core_goes_on_exactly_with_pruned_sessions_and_running_transfers(mode: dict) -> None:
-    core = HandoverCore(replace(SCORED, scoring=ScoringConfig(**mode)), 2)
+    core = make_core(replace(SCORED, scoring=ScoringConfig(**mode)), 2)
     core.reset([0, 7])
     plans = idle_plans(2, 8)
     plans["medium"], plans["keep"], plans["bits"] = KV, 0.3, 4
     for _ in range(600):
         core.step(plans)
-        if (core.sim.state.ue["phase"] != 0).any() and (core.scorer is None or core.scorer.degraded > 1):
+        if (core.task.sim.state.ue["phase"] != 0).any() and (core.task.scorer is None or core.task.scorer.degraded > 1):
             break
     else:
         raise AssertionError("nothing moved, or nothing was pruned")
@@ -44,9 +44,9 @@ def test_a_pickled_core_goes_on_exactly_with_pruned_sessions_and_running_transfe
             twin.step(plans)
             assert twin.digest() == core.digest()
             assert np.array_equal(twin.observe(), core.observe()) and np.array_equal(twin.masks(), core.masks())
-            if core.scores is not None:
-                for name, values in vars(core.scores).items():
-                    assert np.array_equal(values, getattr(twin.scores, name)), name
+            if core.task.scores is not None:
+                for name, values in vars(core.task.scores).items():
+                    assert np.array_equal(values, getattr(twin.task.scores, name)), name
     for one in (core, *twins):
         one.reset()
     assert twins[0].digest() == twins[1].digest() == core.digest()
@@ -55,7 +55,7 @@ def test_a_pickled_core_goes_on_exactly_with_pruned_sessions_and_running_transfe
 
 
 def test_a_core_that_was_never_reset_pickles() -> None:
-    core = pickle.loads(pickle.dumps(HandoverCore(PHYSICS)))
+    core = pickle.loads(pickle.dumps(make_core(PHYSICS)))
     with pytest.raises(RuntimeError, match="reset"):
         core.step(idle_plans(1, 4))
     core.reset([0])

@@ -60,7 +60,7 @@ def share_of(pixels: np.ndarray, colour: palette.Colour) -> float:
 
 def all_at_home(env: HandoverEnv) -> np.ndarray:
     """Make every session whole, streaming and at the gNB of its user; returns the records, to be changed."""
-    ue = env.core.sim.state.ue[0]
+    ue = env.core.task.sim.state.ue[0]
     ue["server"] = ue["target"] = ue["radio"]
     ue["healthy"], ue["streaming"], ue["phase"] = True, True, IDLE
     ue["bits_left"] = ue["bits_sent"] = 0.0
@@ -121,7 +121,7 @@ def test_a_user_has_the_colour_of_what_happens_to_its_session(env: HandoverEnv, 
     renderer = Renderer(env.core)
     # Far from the gNBs and their badges, and from the other users.
     far = max(np.ndindex(20, 20), key=lambda k: np.min(np.hypot(
-        *(env.core.sim.scene.gnb_xyz_m[:, :2] - corner(env, k)).T)))
+        *(env.core.task.sim.scene.gnb_xyz_m[:, :2] - corner(env, k)).T)))
     ue["x"], ue["y"] = corner(env, (10, 10))
     ue[0]["x"], ue[0]["y"] = corner(env, far)
     frame = renderer.frame(reading.History(0))
@@ -132,7 +132,7 @@ def test_a_user_has_the_colour_of_what_happens_to_its_session(env: HandoverEnv, 
 
 def corner(env: HandoverEnv, place: tuple[int, ...]) -> np.ndarray:
     """A point of a 20 x 20 raster over the map, 10 % away from its edges [m]."""
-    scene = env.core.sim.scene
+    scene = env.core.task.sim.scene
     rows, columns = scene.street.shape
     share = 0.1 + 0.8 * np.array(place) / 19
     return np.asarray(scene.origin_m) + share * np.array([columns, rows]) * scene.cell_size_m
@@ -160,7 +160,7 @@ def test_a_transfer_is_an_arc_whose_sent_part_is_bright(env: HandoverEnv) -> Non
     beyond = 0.0625 * start + 0.375 * (2 * top - (start + end) / 2) + 0.5625 * end
     assert share_of(near(half, beyond, 2), palette.ORANGE) == 0.0
     # A faster transfer is a wider line.
-    env.core.sim.state.flow[0][0]["bits_sent"] = 4e9 * env.core.sim.interval_s
+    env.core.task.sim.state.flow[0][0]["bits_sent"] = 4e9 * env.core.task.sim.interval_s
     fast = renderer.frame(history)
     assert share_of(near(fast, quarter, 8), palette.ORANGE) > 1.5 * share_of(near(half, quarter, 8), palette.ORANGE)
 
@@ -169,7 +169,7 @@ def test_transfers_say_what_is_sent_and_at_what_rate(env: HandoverEnv) -> None:
     ue = all_at_home(env)
     ue[2]["phase"], ue[2]["medium"], ue[2]["server"], ue[2]["target"] = PREPARING, KV, 3, 5
     ue[2]["bits_sent"], ue[2]["bits_left"] = 3e8, 1e8
-    env.core.sim.state.flow[0][2]["bits_sent"] = 2e8
+    env.core.task.sim.state.flow[0][2]["bits_sent"] = 2e8
     ue[4]["phase"], ue[4]["medium"], ue[4]["server"], ue[4]["target"] = INTERRUPTED, TOKEN, 5, 3
     kv, token = reading.transfers(env.core, 0)
     assert (kv.user, kv.source, kv.target, kv.medium) == (2, 3, 5, KV)
@@ -218,7 +218,7 @@ def test_the_history_has_each_step_of_the_last_20_s_once_and_begins_anew_with_an
 
 def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEnv) -> None:
     renderer = Renderer(env.core)
-    env.core.sim.state.world["time_s"] = 20.0
+    env.core.task.sim.state.world["time_s"] = 20.0
     heights = []
     for lost in (50.0, 100.0):
         history = reading.History(0)
@@ -241,9 +241,9 @@ def test_neighbouring_cells_have_different_colours() -> None:
 
 
 def test_another_environment_of_a_batch_is_drawn_as_it_would_be_alone() -> None:
-    from kvroam.envs.base.core import HandoverCore
+    from kvroam.envs import make_core
 
-    batch, alone = HandoverCore(CONFIG, 2), HandoverCore(CONFIG)
+    batch, alone = make_core(CONFIG, 2), make_core(CONFIG)
     batch.reset([5, 6])
     alone.reset([6])
     history = reading.History(0)

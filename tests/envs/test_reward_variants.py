@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvroam.envs import HandoverCore, HandoverEnv
+from kvroam.envs import HandoverEnv, make_core
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
-from kvroam.envs.handover.metrics import EpisodeMeter
-from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.envs.sim.state import DETOUR, KV, OPENED, RESUMED, TOKEN
@@ -44,22 +43,22 @@ def test_a_team_shares_the_mean_of_every_term_and_the_terms_sum_exactly() -> Non
         assert shared["ue_0"] == sum((infos["ue_0"][f"reward_{name}"] for name in TERMS), 0.0)
         earned += len(set(own.values())) > 1
     assert earned > 10
-    physics_traces = [env.core.sim.state.ue.tobytes() for env in envs]
+    physics_traces = [env.core.task.sim.state.ue.tobytes() for env in envs]
     assert physics_traces[0] == physics_traces[1], "sharing a reward does not change the world"
 
 
 def test_resume_charges_the_horizon_when_a_pruned_session_arrives_and_nothing_else() -> None:
     from kvroam.kvbackend import TransferPlan
 
-    core = HandoverCore(RESUME)
+    core = make_core(RESUME)
     core.reset([1])
     charges = 0
     for _ in range(150):
-        at, script = core.scorer.positions, core.sim.state.ue["script"][0].copy()
-        fresh = core.sim.state.ue["healthy"][0].copy()
+        at, script = core.task.scorer.positions, core.task.sim.state.ue["script"][0].copy()
+        fresh = core.task.sim.state.ue["healthy"][0].copy()
         core.step(plans_for(KV, 0.25))
-        arrived = [event for _, event in core.events() if event["kind"] == RESUMED and event["medium"] != DETOUR]
-        opened = {int(event["ue"]) for _, event in core.events() if event["kind"] == OPENED}
+        arrived = [event for _, event in core.task.events() if event["kind"] == RESUMED and event["medium"] != DETOUR]
+        opened = {int(event["ue"]) for _, event in core.task.events() if event["kind"] == OPENED}
         charged = core.terms[0, :, DRIFT]
         assert set(np.flatnonzero(charged)) <= {int(event["ue"]) for event in arrived}
         for event in arrived:
@@ -67,9 +66,9 @@ def test_resume_charges_the_horizon_when_a_pruned_session_arrives_and_nothing_el
             if not fresh[u] or u in opened or sum(int(other["ue"]) == u for other in arrived) > 1:
                 continue
             # The same arrival on a backend session of our own: open, prune, look ahead.
-            backend = core.scorer.backend
+            backend = core.task.scorer.backend
             position = int(np.floor(event["context"] / RESUME.serving.context_scale + 1e-6))
-            session = backend.open(core.scorer.references[script[u]], position)
+            session = backend.open(core.task.scorer.references[script[u]], position)
             snapshot = int(np.floor(event["snapshot"] / RESUME.serving.context_scale + 1e-6))
             backend.migrate([session], [TransferPlan(keep=0.25, bits=16, prefix_tokens=0, snapshot_tokens=snapshot)])
             kl = backend.advance([session], [min(24, session.remaining)]).kl[0]
@@ -82,11 +81,11 @@ def test_resume_charges_the_horizon_when_a_pruned_session_arrives_and_nothing_el
 
 @pytest.mark.parametrize("medium", [TOKEN, KV, DETOUR])
 def test_whole_arrivals_are_charged_nothing(medium: int) -> None:
-    core, resumed = HandoverCore(RESUME), 0
+    core, resumed = make_core(RESUME), 0
     core.reset([1])
     for _ in range(100):
         core.step(plans_for(medium))
-        resumed += sum(event["kind"] == RESUMED for _, event in core.events())
+        resumed += sum(event["kind"] == RESUMED for _, event in core.task.events())
         assert not core.terms[..., DRIFT].any()
     assert resumed > 0
 
@@ -94,9 +93,9 @@ def test_whole_arrivals_are_charged_nothing(medium: int) -> None:
 def test_the_metrics_do_not_depend_on_when_drift_is_charged() -> None:
     results, charged = [], []
     for config in (STREAM, RESUME):
-        core, total = HandoverCore(config), 0.0
+        core, total = make_core(config), 0.0
         core.reset([1])
-        meter = EpisodeMeter(1, 6, 0.5, 0.1)
+        meter = core.task.meter()
         for _ in range(150):
             core.step(plans_for(KV, 0.25))
             meter.add(core)
@@ -109,8 +108,8 @@ def test_the_metrics_do_not_depend_on_when_drift_is_charged() -> None:
 
 
 def test_stream_charges_exactly_the_drift_of_the_tokens_of_the_step() -> None:
-    core = HandoverCore(STREAM)
+    core = make_core(STREAM)
     core.reset([1])
     for _ in range(60):
         core.step(plans_for(KV, 0.25))
-        assert np.array_equal(core.terms[..., DRIFT], -STREAM.reward.drift * core.scores.kl)
+        assert np.array_equal(core.terms[..., DRIFT], -STREAM.reward.drift * core.task.scores.kl)

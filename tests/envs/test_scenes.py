@@ -211,9 +211,9 @@ def test_the_environment_runs_on_worlds_of_any_number_of_cells(name: str) -> Non
         observations, _, _, _, _ = env.step({a: env.action_space(a).sample() for a in env.agents})
         assert all(np.isfinite(row).all() and row.shape == env.observation_space("ue_0").shape
                    for row in observations.values())
-        ue = env.core.sim.state.ue[0]
+        ue = env.core.task.sim.state.ue[0]
         assert scene.street[ue["row"], ue["col"]].all()
-    assert env.core.sim.num_cells == len(scene.gnb_xyz_m)
+    assert env.core.task.sim.num_cells == len(scene.gnb_xyz_m)
 
 
 def test_shortest_routes_cost_what_brute_force_finds() -> None:

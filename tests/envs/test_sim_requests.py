@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.metrics import EpisodeMeter
+from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.sim.state import ANSWER, DETOUR, FLOW, IDLE, KV, NO_JOB, OPENED, RUNNING, SPLIT, TOKEN, WAITING
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
@@ -165,7 +165,7 @@ def test_the_answer_in_which_an_episode_begins_is_no_request(city, phy):
 
 
 def core_with(rows: list[tuple]) -> SimpleNamespace:
-    """As much of a HandoverCore as the meter reads: one environment of two UEs and the answers of one step."""
+    """As much of a core as the meter reads: one environment of two UEs and the answers of one step."""
     answer = np.zeros((1, 8), ANSWER)
     for i, (ue, ttft_s, tokens, duration_s) in enumerate(rows):
         answer[0, i] = (ue, 0.0, ttft_s, tokens, duration_s)
@@ -175,11 +175,13 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
     state = SimpleNamespace(flow=np.zeros((1, 2), FLOW), answer=answer, world=world, ue=ue)
     state.flow["refused"] = 1
     sim = SimpleNamespace(state=state, interval_s=0.1)
-    return SimpleNamespace(sim=sim, reward=np.zeros((1, 2)), scores=None, events=lambda: [])
+    task = SimpleNamespace(sim=sim, scores=None, events=lambda: [])
+    return SimpleNamespace(task=task, num_agents=2, reward=np.zeros((1, 2)))
 
 
 def test_goodput_is_the_share_of_requests_that_meet_both_objectives():
-    meter = EpisodeMeter(1, 2, ttft_objective_s=0.5, tpot_objective_s=0.1)
+    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS)
+    meter = EpisodeMeter(task, ttft_objective_s=0.5, tpot_objective_s=0.1)
     assert np.isnan(meter.result(0)["goodput"])
     meter.add(core_with([(0, 0.5, 10, 1.0), (1, 0.51, 10, 0.5), (0, 0.1, 10, 1.01)]))
     meter.add(core_with([(1, 0.1, 100, 5.0)]))

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from kvroam.envs.base.core import HandoverCore
+from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.scenes.__main__ import main
@@ -131,18 +131,18 @@ def test_the_tolerance_counts_from_the_edge_of_the_street_cells(tmp_path, city, 
             tracks(path, city, num_ues=1, episode_s=1.0, off_street_m=tolerance_m)
 
 
-def core(**mobility) -> HandoverCore:
+def core(**mobility) -> Core:
     config = resolve({"scene": SCENE, "num_ues": 5, "episode_s": 8.0, "scoring": {"mode": "none"},
                       "mobility": mobility})
-    return HandoverCore(config)
+    return make_core(config)
 
 
-def course(made: HandoverCore, seed: int, steps: int = 80) -> tuple[np.ndarray, np.ndarray]:
+def course(made: Core, seed: int, steps: int = 80) -> tuple[np.ndarray, np.ndarray]:
     """Positions and velocities at the reset and after every step, [T + 1, U, 2] each."""
     made.reset([seed])
     places, speeds = [made.view.position_m[0]], [made.view.velocity_mps[0]]
     for _ in range(steps):
-        made.sim.advance(idle_plans(1, 5))
+        made.task.sim.advance(idle_plans(1, 5))
         places.append(made.view.position_m[0])
         speeds.append(made.view.velocity_mps[0])
     return np.array(places), np.array(speeds)
@@ -167,11 +167,11 @@ def test_a_long_trace_begins_where_the_seed_says(tmp_path):
     begins = set()
     for seed in range(8):
         got, velocity = course(made, seed, 80)
-        begin = int(made.sim.state.ue["sample"][0, 0]) - 80
+        begin = int(made.task.sim.state.ue["sample"][0, 0]) - 80
         assert (got == np.moveaxis(whole.positions_m[:, begin:begin + 81], 0, 1)).all()
         back = whole.positions_m[:, begin] - whole.positions_m[:, max(begin - 1, 0)]
         assert velocity[0] == pytest.approx(back / 0.1, abs=1e-9)
-        assert (keys(seed) == made.sim.state.keys[0]).all()
+        assert (keys(seed) == made.task.sim.state.keys[0]).all()
         begins.add(begin)
     assert len(begins) > 4 and max(begins) <= 220
 

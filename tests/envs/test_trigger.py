@@ -10,7 +10,7 @@ import pytest
 
 from kvroam import agents
 from kvroam.agents.handover.following import follow_a3
-from kvroam.envs import HandoverCore, HandoverEgoEnv, HandoverEnv
+from kvroam.envs import HandoverEgoEnv, HandoverEnv, make_core
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
@@ -30,12 +30,12 @@ def test_nobody_changes_cell_unless_the_plan_says_so() -> None:
     for config in (A3, POLICY):
         # Without radio-link failures: a UE that lost its cell finds another one by itself.
         config = replace(config, radio=replace(config.radio, q_out_db=-1000.0))
-        cores[config], moves = HandoverCore(config), 0
+        cores[config], moves = make_core(config), 0
         cores[config].reset([1])
         start = cores[config].view.radio_cell
         for _ in range(config.max_steps):
             cores[config].step(idle_plans(1, 8))
-            moves += cores[config].sim.state.flow["handovers"].sum()
+            moves += cores[config].task.sim.state.flow["handovers"].sum()
         if config.actions.trigger == "a3":
             assert moves > 5
         else:
@@ -46,29 +46,29 @@ def test_nobody_changes_cell_unless_the_plan_says_so() -> None:
 
 @pytest.mark.parametrize("slot", [1, 2, 3])
 def test_a_handover_changes_to_the_chosen_neighbour_at_once_and_its_plan_moves_the_session(slot: int) -> None:
-    core = HandoverCore(POLICY)
+    core = make_core(POLICY)
     core.reset([3])
     before, wanted = core.view.radio_cell, core.view.candidates[0, 2, slot]
     action = np.zeros((1, 8, 6), np.int64)
     action[0, 2] = [slot + 1, KV, 1, 0, 3, 1]  # keep 0.75 of the KV; share 0: the transfer waits
     core.step(core.decode(action))
-    me = core.sim.state.ue[0, 2]
+    me = core.task.sim.state.ue[0, 2]
     assert me["radio"] == wanted != before[0, 2] and me["previous"] == before[0, 2]
     assert me["since_s"] == me["handover_s"] == 0.0 and me["phase"] == INTERRUPTED
     assert me["target"] == wanted and me["server"] == before[0, 2]
     assert me["bits_left"] == pytest.approx(0.75 * me["context"] * core.view.kv_bits_per_token(16))
-    assert core.sim.state.flow["handovers"].tolist() == [[0, 0, 1, 0, 0, 0, 0, 0]]
-    assert core.sim.state.flow["interruption_s"][0, 2] == pytest.approx(0.1)
+    assert core.task.sim.state.flow["handovers"].tolist() == [[0, 0, 1, 0, 0, 0, 0, 0]]
+    assert core.task.sim.state.flow["interruption_s"][0, 2] == pytest.approx(0.1)
 
 
 def test_a_handover_without_a_neighbour_as_target_is_none() -> None:
-    core = HandoverCore(POLICY)
+    core = make_core(POLICY)
     core.reset([3])
     for target in (0, 1, sizes(POLICY.actions)[0] - 1):
         action = np.zeros((1, 8, 6), np.int64)
         action[..., 0], action[..., 5] = target, 1
         core.step(core.decode(action))
-        assert core.sim.state.flow["handovers"].sum() == 0
+        assert core.task.sim.state.flow["handovers"].sum() == 0
 
 
 def test_a_detour_leaves_the_session_where_it_is_and_going_back_is_a_pingpong_with_its_price() -> None:
@@ -92,12 +92,12 @@ def test_a_detour_leaves_the_session_where_it_is_and_going_back_is_a_pingpong_wi
 
 
 def test_the_report_ends_when_the_leaving_condition_holds() -> None:
-    core = HandoverCore(replace(POLICY, episode_s=60.0))
+    core = make_core(replace(POLICY, episode_s=60.0))
     core.reset([1])
     radio, due, ended = POLICY.radio, [-1] * 8, 0
     for _ in range(600):
         core.step(idle_plans(1, 8))
-        rsrp, ue = core.sim.state.rsrp_dbm[0], core.sim.state.ue[0]
+        rsrp, ue = core.task.sim.state.rsrp_dbm[0], core.task.sim.state.ue[0]
         for u in range(8):
             cell = int(ue["fire_cell"][u])
             if cell >= 0:
@@ -119,7 +119,7 @@ def test_following_a3_hands_over_what_is_due_and_nothing_else() -> None:
 def test_policies_that_follow_a3_make_the_handovers_of_a3(name: str) -> None:
     visited = []
     for config in (A3, POLICY):
-        core, policy = HandoverCore(config), agents.make(name, config)
+        core, policy = make_core(config), agents.make(name, config)
         core.reset([5])
         policy.reset(core.view)
         cells: list[list[int]] = [[int(c)] for c in core.view.radio_cell[0]]
@@ -147,31 +147,31 @@ def test_policy_objects_follow_a3_too_where_they_are_evaluated_and_where_they_ar
     env.reset(seed=5)
     for _ in range(200):
         env.step(np.zeros(6, np.int64))
-        moves += env.core.sim.state.flow["handovers"][0]
+        moves += env.core.task.sim.state.flow["handovers"][0]
     assert moves[0] == 0 < moves[1:].sum()
 
 
 @pytest.mark.parametrize("name", agents.names())
 def test_every_named_policy_plays_and_changes_cell(name: str) -> None:
-    core, policy, moves = HandoverCore(POLICY), agents.make(name, POLICY), 0
+    core, policy, moves = make_core(POLICY), agents.make(name, POLICY), 0
     core.reset([5])
     policy.reset(core.view)
     for _ in range(100):
         core.step(policy.act(core.view))
-        moves += core.sim.state.flow["handovers"].sum()
+        moves += core.task.sim.state.flow["handovers"].sum()
     assert moves > 0
 
 
 def test_plans_that_hand_over_are_refused_under_a3_and_so_are_cells_that_do_not_exist() -> None:
     plans = idle_plans(1, 8)
     plans["handover"][0, 1] = 2
-    core = HandoverCore(A3)
+    core = make_core(A3)
     core.reset([0])
     with pytest.raises(ValueError, match=r"actions\.trigger"):
         core.step(plans)
-    core = HandoverCore(POLICY)
+    core = make_core(POLICY)
     core.reset([0])
-    plans["handover"][0, 1] = core.sim.num_cells
+    plans["handover"][0, 1] = core.task.sim.num_cells
     with pytest.raises(ValueError, match="numbered from 0"):
         core.step(plans)
 
@@ -180,11 +180,11 @@ def test_masked_actions_of_a_long_random_run_stay_within_the_space_and_lose_no_s
     env, generator = HandoverEnv(replace(POLICY, episode_s=60.0)), np.random.default_rng(0)
     rows, infos = env.reset(seed=2)
     space, context = env.action_space("ue_0"), env.core.view.context_tokens
-    session = env.core.sim.state.ue["session"].copy()
+    session = env.core.task.sim.state.ue["session"].copy()
     space.seed(int(generator.integers(100)))
     while env.agents:
         rows, *_, infos = env.step({a: space.sample(infos[a]["action_mask"]) for a in env.agents})
-        ue = env.core.sim.state.ue
+        ue = env.core.task.sim.state.ue
         same = ue["session"] == session
         assert (ue["context"][same] >= context[same]).all()
         assert all(env.observation_space(a).contains(row) for a, row in rows.items())

@@ -17,10 +17,10 @@ from gymnasium.vector import AutoresetMode
 from pettingzoo.test import api_test, max_cycles_test, parallel_seed_test, seed_test, state_test
 
 import kvroam  # noqa: F401
-from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env, parallel_env
+from kvroam.envs import Core, HandoverCentralEnv, HandoverEgoEnv, HandoverEnv, env, make_core, parallel_env
 from kvroam.envs.handover.actions import decode, sizes
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
-from kvroam.envs.handover.rewards import TERMS
+from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.sim.params import SessionConfig
 
 CONFIG = HandoverConfig(num_ues=6, episode_s=6.0, scoring=ScoringConfig(mode="none"))
@@ -36,13 +36,13 @@ def actions(config: HandoverConfig, envs: int = 1) -> Iterator[np.ndarray]:
         yield np.stack([g.integers(0, limits, (config.num_ues, len(limits))) for g in generators])
 
 
-def stamp(core: HandoverCore, e: int = 0) -> tuple[bytes, bytes, bytes]:
+def stamp(core: Core, e: int = 0) -> tuple[bytes, bytes, bytes]:
     """Everything about environment `e` after a step: UEs, cells, rewards."""
-    return core.sim.state.ue[e].tobytes(), core.sim.state.cell[e].tobytes(), core.reward[e].tobytes()
+    return core.task.sim.state.ue[e].tobytes(), core.task.sim.state.cell[e].tobytes(), core.reward[e].tobytes()
 
 
 def through_core(config: HandoverConfig, seed: int) -> list:
-    core, chosen = HandoverCore(config), actions(config)
+    core, chosen = make_core(config), actions(config)
     core.reset([seed])
     trace = []
     for _ in range(config.max_steps):
@@ -122,7 +122,7 @@ def through_vector(config: HandoverConfig, seed: int) -> list:
 
 def through_sb3(config: HandoverConfig, seed: int) -> list:
     """The first of two environments, but for the last step, after which a VecEnv has reset."""
-    from kvroam.envs.views.sb3 import HandoverVecEnv
+    from kvroam.envs.handover.sb3 import HandoverVecEnv
 
     view, chosen, trace = HandoverVecEnv(config, 2, seed), actions(config, 2), []
     view.reset()
@@ -226,7 +226,7 @@ def test_a_frame_is_that_of_the_parallel_environment() -> None:
 def test_the_ego_decides_for_itself_alone_and_the_others_follow_their_policy() -> None:
     from kvroam.agents import make
 
-    policy, core, chosen = make("cho", CONFIG), HandoverCore(CONFIG), actions(CONFIG)
+    policy, core, chosen = make("cho", CONFIG), make_core(CONFIG), actions(CONFIG)
     core.reset([11])
     view, differ = gym.make(EGO, config=CONFIG, ego="ue_2", others="cho"), 0
     view.reset(seed=11)

@@ -12,7 +12,7 @@ from pettingzoo.test import parallel_api_test
 
 import kvroam  # noqa: F401
 from kvroam.envs import HandoverCentralEnv, HandoverEgoEnv, HandoverEnv
-from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.actions import parts, sizes
 from kvroam.envs.handover.config import ActionConfig, HandoverConfig, ScoringConfig
 from kvroam.envs.views import wrappers
 
@@ -43,7 +43,7 @@ def dict_of(index: tuple[int, ...], config: ActionConfig) -> dict:
 
 @pytest.mark.parametrize("config", LEVELS)
 def test_every_multidiscrete_action_has_a_box_and_a_dict_action(config: ActionConfig) -> None:
-    box, named = wrappers.BoxFormat(config), wrappers.DictFormat(config)
+    box, named = wrappers.BoxFormat(parts(config)), wrappers.DictFormat(parts(config))
     for index in product(*map(range, sizes(config))):
         action = box_of(index, config)
         assert box.space.contains(action) and tuple(box.decode(action)) == index
@@ -53,7 +53,7 @@ def test_every_multidiscrete_action_has_a_box_and_a_dict_action(config: ActionCo
 def test_actions_of_several_ues_are_those_of_each_one_after_the_other() -> None:
     config, generator = LEVELS[0], np.random.default_rng(0)
     indices = [tuple(generator.integers(0, sizes(config))) for _ in range(3)]
-    box, named = wrappers.BoxFormat(config, 3), wrappers.DictFormat(config, 3)
+    box, named = wrappers.BoxFormat(parts(config), 3), wrappers.DictFormat(parts(config), 3)
     expected = np.concatenate(indices)
     assert np.array_equal(box.decode(np.concatenate([box_of(i, config) for i in indices])), expected)
     rows = [dict_of(i, config) for i in indices]
@@ -62,11 +62,11 @@ def test_actions_of_several_ues_are_those_of_each_one_after_the_other() -> None:
 
 def test_values_between_levels_stand_for_the_nearest_and_all_of_a_box_is_used() -> None:
     config = LEVELS[0]
-    named = wrappers.DictFormat(config)
+    named = wrappers.DictFormat(parts(config))
     base = dict_of((0, 0, 0, 0, 0), config)
     for value, nearest in ((0.3, 1), (0.64, 1), (0.66, 0), (1.0, 0)):
         assert named.decode({**base, "keep": np.float32(value)})[2] == nearest
-    box, generator = wrappers.BoxFormat(config), np.random.default_rng(0)
+    box, generator = wrappers.BoxFormat(parts(config)), np.random.default_rng(0)
     seen = np.array([box.decode(generator.uniform(-1, 1, box.space.shape)) for _ in range(400)])
     assert [len(set(column)) for column in seen.T] == sizes(config)
 

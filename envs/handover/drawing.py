@@ -1,0 +1,87 @@
+"""What a picture of Handover shows: users and their sessions, caches on their way, loads of the servers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..base.drawing import Arc, Chart, Drawing, Look
+from ..render.palette import FAINT, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from ..sim.state import IDLE, INTERRUPTED, PREPARING, TOKEN
+
+LOOKS = (
+    Look("streaming", "answer streams", SKY),
+    Look("idle", "user reads or types", FAINT, hollow=True),
+    Look("preparing", "cache moves, still streams", ORANGE, on_top=True),
+    Look("interrupted", "no service, cache awaited", VERMILLION, halo=True, on_top=True),
+    Look("detoured", "session stayed behind", PURPLE),
+    Look("degraded", "cache is not exact", YELLOW),
+)
+_LOOK = {look.name: k for k, look in enumerate(LOOKS)}
+# By medium (kvroam.envs.sim.state.MEDIA): token, kv, split; a detour moves nothing.
+SHAPES = ("triangle", "square", "diamond", "disc")
+_SHAPE_WORDS = ("token ids; server computes", "KV cache over the backhaul", "split: both at once")
+# A server whose next job starts after this is drawn as full [s].
+FULL_WAIT_S = 0.5
+
+
+def looks_of(task: Any, env: int) -> np.ndarray:
+    """What happens to each user's session, index into LOOKS, int [U]; the first of these that holds.
+
+    interrupted: no service until the cache has arrived; preparing: the cache moves while the session streams;
+    detoured: the session stayed at another gNB; degraded: its cache is not whole or not exact; streaming; idle: the
+    user reads or types.
+    """
+    ue = task.sim.state.ue[env]
+    holds = {"interrupted": ue["phase"] == INTERRUPTED, "preparing": ue["phase"] == PREPARING,
+             "detoured": ue["server"] != ue["radio"], "degraded": ~ue["healthy"], "streaming": ue["streaming"]}
+    return np.select(list(holds.values()), [_LOOK[name] for name in holds], _LOOK["idle"])
+
+
+def drawing(task: Any, env: int) -> Drawing:
+    """Environment `env` of a HandoverTask as it is now."""
+    sim, look = task.sim, looks_of(task, env)
+    ue, flow = sim.state.ue[env], sim.state.flow[env]
+    nominal_bps = float(sim.params["capacity_bps"][0])
+    arcs = []
+    for u in np.flatnonzero(ue["phase"] != IDLE):
+        me, bits = ue[u], ue[u]["bits_sent"] + ue[u]["bits_left"]
+        rate_bps = float(flow[u]["bits_sent"]) / sim.interval_s
+        arcs.append(Arc(
+            int(me["server"]), int(me["target"]), int(look[u]),
+            None if me["medium"] == TOKEN else min(1.0, math.sqrt(rate_bps / nominal_bps)),
+            float(me["bits_sent"] / bits) if bits > 0.0 else 1.0, rate_bps))
+    behind = ue[(ue["server"] != ue["radio"]) & (ue["phase"] == IDLE)]
+    step, kl = f"{sim.interval_s:g} s", task.scores.kl[env] if task.scores is not None else np.zeros(1)
+    measured = task.scorer is not None
+    return Drawing(
+        scene=sim.scene, time_s=float(sim.state.world[env]["time_s"]), interval_s=sim.interval_s,
+        position_m=np.stack([ue["x"], ue["y"]], axis=-1), place=ue["radio"].copy(),
+        looks=LOOKS, look=look,
+        shape=tuple(SHAPES[me["medium"]] if me["phase"] != IDLE else "disc" for me in ue),
+        arcs=tuple(arcs),
+        dashes=tuple(sorted({(int(me["server"]), int(me["radio"]), _LOOK["detoured"]) for me in behind})),
+        bars=_bars(task, env),
+        charts=(
+            Chart(f"service lost per {step} [ms], all users", VERMILLION, 100.0,
+                  1e3 * float(flow["interruption_s"].sum())),
+            Chart(f"drift per {step} [nat]" + (", all users" if measured else ": not measured"), YELLOW, 1.0,
+                  float(kl.sum()) if measured else None),
+        ),
+        shapes=tuple(zip(SHAPES, _SHAPE_WORDS, strict=False)), shapes_look=_LOOK["preparing"],
+        arc_look=_LOOK["interrupted"], dash_look=_LOOK["detoured"],
+        arc_words=("bright: sent, width: rate", "token ids on their way", "tokens take a detour"),
+        total=f"backhaul carries {sum(arc.rate for arc in arcs) / 1e9:.1f} Gbit/s",
+        heads=("USERS AND THEIR LLM SESSIONS", "HOW A CACHE MOVES (SHAPE)", "BETWEEN gNBs", "gNB AND ITS SERVER"),
+    )
+
+
+def _bars(task: Any, env: int) -> tuple[tuple[str, np.ndarray], ...]:
+    """What the bars of a gNB mean, and how full they are in [0, 1] [C]."""
+    cell, view = task.sim.state.cell[env], task.view
+    loads = (("radio load", cell["load"]),
+             (f"prefill queue (full: {FULL_WAIT_S:g} s)", view.prefill_wait_s[env] / FULL_WAIT_S),
+             ("KV memory in use", 1.0 - view.free_memory_bytes[env] / cell["memory_bytes"]))
+    return tuple((meaning, np.clip(share, 0.0, 1.0)) for meaning, share in loads)
