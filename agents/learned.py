@@ -23,7 +23,7 @@ class LearnedPolicy:
         config: the environment it will act in; its spaces must be those of the training.
     """
 
-    hands_over = True
+    decides_handovers = True
 
     def __init__(self, path: Path, config: HandoverConfig) -> None:
         from stable_baselines3 import PPO

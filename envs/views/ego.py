@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -41,15 +41,11 @@ class Ego:
             raise ValueError(f"ego is {ego!r}: choose among {names[0]} ... {names[-1]}")
         self.ego = names.index(ego)
         self.observation_space, self.action_space = observations.space(config), action_space(config.actions)
-        if isinstance(others, (str, Path)):
+        if isinstance(others, (str, Path)) or callable(others) or hasattr(others, "act"):
             # Policies import the environments, so the environments find them only when they are asked for.
             from ...agents import make
 
-            others = make(str(others), config)
-        elif hasattr(others, "act"):
-            from ...agents import Policy, in_charge
-
-            others = in_charge(cast(Policy, others), config.actions)
+            others = make(others, config)
         self._act: Any = getattr(others, "act", others)
         self._reset: Any = getattr(others, "reset", None)
         if not callable(self._act):
