@@ -105,7 +105,7 @@ def _players(policies: Sequence[Any], config: Experiment, seed: int) -> dict[str
 
     players: dict[str, Any] = {}
     for given in policies:
-        player = agents.make(given, config, seed) if isinstance(given, str) else agents.in_charge(given, config.actions)
+        player = agents.make(given, config, seed)
         if player.name in players:
             raise ConfigError(f"policy {player.name!r} was given twice: name each once")
         players[player.name] = player

@@ -1,44 +1,27 @@
-"""The one interface of every policy."""
+"""What every policy is, and how the policies of one task are listed: nothing here knows a task."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs.handover.view import NetworkView
-from ..envs.handover.world.simulator import idle_plans
-from ..envs.sim.state import TOKEN
-from ..errors import require
-
 
 class Policy(Protocol):
-    """Decides for all UEs of all environments at once."""
+    """Decides for all agents of all environments at once, from the view of its task."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
 
-    def reset(self, view: NetworkView) -> None:
+    def reset(self, view: Any) -> None:
         """A new episode begins everywhere."""
 
-    def act(self, view: NetworkView) -> np.ndarray:
-        """Plans for the coming decision interval, PLAN [E, U] (kvroam.envs.sim.state)."""
-
-
-def reactive_plans(view: NetworkView, medium: int = TOKEN, keep: float = 1.0, bits: int = 16) -> np.ndarray:
-    """Plans that prepare nothing and move every session in the same way once its UE has changed cell, PLAN [E, U]."""
-    plans = idle_plans(view.num_envs, view.num_ues)
-    plans["medium"], plans["keep"], plans["bits"] = medium, keep, bits
-    return plans
-
-
-def checked_bits(bits: int) -> int:
-    """The precision of a transfer [bit].
-
-    Raises:
-        ValueError: it is none of those that a plan can have.
-    """
-    require(bits in (16, 8, 4), f"bits is {bits}: choose 16, 8 or 4")
-    return bits
+    def act(self, view: Any) -> np.ndarray:
+        """Plans for the coming decision interval, a record per agent, [E, agents]."""
 
 
 def label(name: str, **given: tuple[object, object]) -> str:
@@ -51,3 +34,55 @@ def label(name: str, **given: tuple[object, object]) -> str:
     changed = [f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}"
                for key, (value, default) in given.items() if value != default]
     return f"{name}:{','.join(changed)}" if changed else name
+
+
+def _nothing(config: Any) -> dict[str, Any]:
+    return {}
+
+
+def _as_it_is(policy: Policy, config: Any) -> Policy:
+    return policy
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named policy.
+
+    Args:
+        kind: the class.
+        does: in one sentence.
+        source: paper or "ours".
+        assumes: what it takes for granted.
+        given: arguments that come from the configuration, or are fixed by the name.
+    """
+
+    kind: Callable[..., Policy]
+    does: str
+    source: str
+    assumes: str
+    given: Callable[[Any], dict[str, Any]] = _nothing
+
+    def arguments(self, config: Any) -> dict[str, Any]:
+        """The arguments that a user may give, with their defaults."""
+        fixed = self.given(config)
+        return {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()
+                if name not in fixed}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The policies of one task; `agents/<task>/catalogue.py` has one as CATALOGUE.
+
+    Args:
+        config: class of the task's configurations; by it a configuration finds its task.
+        checked: called as checked(plans, view, name) on what a user's own policy returned: the plans, or PolicyError.
+        entries: the named policies.
+        aliases: names for arguments that are often wanted, `alias: name:key=value`.
+        adapted: called as adapted(policy, config): the policy as it can act under that configuration.
+    """
+
+    config: type
+    checked: Callable[[Any, Any, str], np.ndarray]
+    entries: Mapping[str, Entry]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    adapted: Callable[[Policy, Any], Policy] = _as_it_is

@@ -23,7 +23,7 @@ class LearnedPolicy:
         config: the environment it will act in; its spaces must be those of the training.
     """
 
-    hands_over = True
+    decides_handovers = True
 
     def __init__(self, path: Path, config: HandoverConfig) -> None:
         from stable_baselines3 import PPO
@@ -37,7 +37,7 @@ class LearnedPolicy:
             reason = type(error).__name__
             raise PolicyError(f"checkpoint {str(file)!r} cannot be read ({reason}): train it anew") from error
         self.config = config
-        wanted = (len(observations.table(config)),), actions.sizes(config.actions)
+        wanted = (len(observations.features(config.actions.candidates)),), actions.sizes(config.actions)
         found = self.model.observation_space.shape, list(getattr(self.model.action_space, "nvec", []))
         if wanted != (found[0], [int(n) for n in found[1]]):
             raise PolicyError(f"checkpoint {str(file)!r} was trained on {found[0]} observations and actions "

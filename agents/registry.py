@@ -1,76 +1,119 @@
-"""Policies by name and arguments, and learned ones by the path of their checkpoint."""
+"""Policies of every task: by name and arguments, of the user's own, and learned ones by their checkpoint."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..envs.handover.config import HandoverConfig
 from ..errors import PolicyError
-from .base import Policy
-from .handover.catalogue import ALIASES, CATALOGUE
-from .handover.following import in_charge
+from . import own
+from .arguments import parsed
+from .base import Catalogue, Policy
+from .learned import LearnedPolicy
 
 
-def names() -> tuple[str, ...]:
-    """The named policies."""
-    return tuple(CATALOGUE)
+def tasks() -> tuple[str, ...]:
+    """The tasks that have policies: the folders here that have a catalogue.py."""
+    package = importlib.import_module(__package__)
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg))
 
 
-def make(name: str, config: HandoverConfig, seed: int = 0) -> Policy:
-    """The policy of that name, or the learned one at that path.
-
-    Args:
-        name: one of `names()`, alone or with arguments (`token-aware:keep=0.1,bits=8`); an alias such as `cho-int8`; a
-            checkpoint written by train.py, or the run folder that holds it.
-        config: the environment it will act in.
-        seed: of policies that draw random numbers.
+@cache
+def catalogue(task: str) -> Catalogue:
+    """The policies of a task.
 
     Raises:
-        PolicyError: no such name and no such file, an argument that does not exist or cannot be, or a checkpoint made
-            for other spaces.
+        PolicyError: no such task.
     """
-    base, _, given = ALIASES.get(name, name).partition(":")
-    if base in CATALOGUE:
-        entry = CATALOGUE[base]
-        arguments = _arguments(name, base, given, entry.arguments(config))
+    if task not in tasks():
+        raise PolicyError(f"task {task!r} has no policies: choose among {', '.join(tasks())}")
+    return importlib.import_module(f".{task}.catalogue", __package__).CATALOGUE
+
+
+def names(task: str = "handover") -> tuple[str, ...]:
+    """The named policies of a task.
+
+    Raises:
+        PolicyError: no such task.
+    """
+    return tuple(catalogue(task).entries)
+
+
+def make(given: Any, config: Any, seed: int = 0) -> Policy:
+    """The policy that is meant, ready to act in the environment of that configuration.
+
+    Args:
+        given: one of
+            a name of `names()`, alone or with arguments (`token-aware:keep=0.1,bits=8`), or an alias (`cho-int8`);
+            `FILE.py:CLASS` or `MODULE:CLASS`, alone or with arguments (`mine.py:MyPolicy:limit=2000`);
+            a checkpoint written by train.py, or the run folder that holds it;
+            an object with `act(view)`, a class of such objects, or a function of the view that returns plans.
+        config: the environment it will act in; its class says which task's policies are meant.
+        seed: for a class or factory of the user's own that takes `seed`.
+
+    Returns:
+        A policy with `name`, `reset(view)` and `act(view)`. Under actions.trigger policy it follows event A3 unless it
+        has `decides_handovers = True`; a function decides all.
+
+    Raises:
+        PolicyError: no such name, file, module or class; an argument that does not exist or cannot be; a class that
+            cannot be made or has no `act`; a checkpoint made for other spaces; `given` is nothing of the kind.
+    """
+    listed = _catalogue_of(config)
+    if isinstance(given, (str, Path)):
+        return _by_text(str(given), listed, config, seed)
+    if isinstance(given, type):
+        given, name = own.built(given, given.__name__, config, seed, given.__name__), given.__name__
+    elif hasattr(given, "act"):
+        name = type(given).__name__
+    elif callable(given):
+        name = getattr(given, "__name__", type(given).__name__)
+    else:
+        raise PolicyError(f"{given!r} is not a policy: give a name, FILE.py:CLASS, MODULE:CLASS, a checkpoint, "
+                          "an object with act(view), or a function of the view")
+    return _owned(given, name, listed, config)
+
+
+def _by_text(name: str, listed: Catalogue, config: Any, seed: int) -> Policy:
+    base, colon, text = name.partition(":")
+    arguments = [text] if colon else []
+    if base in listed.aliases:
+        base, _, fixed = listed.aliases[base].partition(":")
+        arguments.insert(0, fixed)
+    if base in listed.entries:
+        entry = listed.entries[base]
+        types = {key: type(default) for key, default in entry.arguments(config).items()}
+        found = parsed(name, base, ",".join(arguments) if arguments else None, types)
         try:
-            return in_charge(entry.kind(**entry.given(config, seed), **arguments), config.actions)
+            return listed.adapted(entry.kind(**entry.given(config), **found), config)
         except ValueError as error:
             raise PolicyError(f"policy {name!r}: {error}") from error
+    if own.is_own(name):
+        return _owned(*own.from_text(name, config, seed), listed, config)
     path = Path(name)
     if path.exists():
-        from .learned import LearnedPolicy
-
         return LearnedPolicy(path, config)
+    every = ", ".join(listed.entries)
     if path.suffix[1:].isalpha() or len(path.parts) > 1:
-        raise PolicyError(f"checkpoint {name!r} does not exist: train one with train.py, or give one of "
-                          f"{', '.join(CATALOGUE)}")
-    near = difflib.get_close_matches(base, [*CATALOGUE, *ALIASES], 1)
+        raise PolicyError(f"checkpoint {name!r} does not exist: train one with train.py, or give one of {every}")
+    near = difflib.get_close_matches(base, [*listed.entries, *listed.aliases], 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise PolicyError(f"policy {name!r} is unknown: {hint}choose among {', '.join(CATALOGUE)}, "
-                      "or give the path of a checkpoint")
+    raise PolicyError(f"policy {name!r} is unknown: {hint}choose among {every}, or give the path of a checkpoint, "
+                      "FILE.py:CLASS or MODULE:CLASS")
 
 
-def _arguments(name: str, base: str, text: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `key=value,key=value`, each of the type of its default."""
-    found: dict[str, Any] = {}
-    for part in text.split(",") if text or ":" in name else []:
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise PolicyError(f"policy {name!r}: {part!r} is no argument: write {base}:key=value,key=value")
-        if key not in defaults:
-            near = difflib.get_close_matches(key, defaults, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            takes = f"it takes {', '.join(defaults)}" if defaults else "it takes none"
-            raise PolicyError(f"policy {name!r}: {base} has no argument {key!r}: {hint}{takes}")
-        if key in found:
-            raise PolicyError(f"policy {name!r}: {key} is given twice: give it once")
-        kind = type(defaults[key])
-        try:
-            found[key] = kind(value)
-        except ValueError:
-            wants = {int: "a whole number", float: "a number"}[kind]
-            raise PolicyError(f"policy {name!r}: {key} is {value!r}: it must be {wants}") from None
-    return found
+def _owned(policy: Any, name: str, listed: Catalogue, config: Any) -> Policy:
+    return listed.adapted(own.OwnPolicy(policy, name, listed.checked), config)
+
+
+def _catalogue_of(config: Any) -> Catalogue:
+    """The policies of the task that the configuration belongs to."""
+    for task in tasks():
+        if isinstance(config, catalogue(task).config):
+            return catalogue(task)
+    raise PolicyError(f"config is a {type(config).__name__}: no task has policies for it; give the configuration of an "
+                      f"environment ({', '.join(tasks())})")

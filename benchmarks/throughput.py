@@ -59,7 +59,7 @@ def physics(scene: str | None = None, **changes: Any):
 
 def make_core(config, num_envs: int = 1, threads: int = 1):
     """A HandoverCore after reset, and a function that steps it with plans that split every cache and observes."""
-    from kvroam.agents.base import reactive_plans
+    from kvroam.agents.handover.plans import reactive_plans
     from kvroam.envs import make_core
     from kvroam.envs.sim.state import SPLIT
 

@@ -26,7 +26,7 @@ UNITS = {
 def page() -> str:
     """The page, for the default configuration."""
     config = HandoverConfig()
-    table = observations.table(config)
+    table = observations.features(config.actions.candidates)
     levels = config.actions
     choices = {
         "target": "go on; own cell (a session that was left behind); strongest neighbours 1 to "

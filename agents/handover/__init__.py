@@ -1,1 +1,6 @@
-"""Policies for Handover: from the papers, simple baselines and constants."""
+"""Policies of the Handover task, and what one writes a policy with."""
+
+from ...envs.sim.state import DETOUR, KV, SPLIT, TOKEN
+from .plans import reactive_plans
+
+__all__ = ["DETOUR", "KV", "SPLIT", "TOKEN", "reactive_plans"]

@@ -5,57 +5,37 @@ docs/policies.md is made from this table (`python docs/make_policies.py`).
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ...envs.handover import actions
 from ...envs.handover.config import HandoverConfig
-from ..base import Policy
+from ..base import Catalogue, Entry
 from ..random import RandomPolicy
+from .a3_handovers import able_to_hand_over
+from .constant import Constant
 from .ctho import CtHO
 from .fixed import CacheHandover, Fetch, SplitHandover, Stay, TokenAware, TokenHandover
 from .foresight import Foresight
 from .jmsra import JMSRA
 from .pallas import Pallas
 from .planner import GreedyPlanner
+from .plans import checked_plans
 from .shares import Market, WaterFilling
 from .two_choices import TwoChoices
 
 
-def _nothing(config: HandoverConfig, seed: int) -> dict[str, Any]:
-    return {}
+def _random(config: HandoverConfig) -> dict[str, Any]:
+    return dict(sizes=actions.sizes(config.actions),
+                masks=partial(actions.masks, config=config.actions),
+                decode=partial(actions.decode, config=config.actions))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One policy of the catalogue.
-
-    Args:
-        kind: the class.
-        does: in one sentence.
-        source: paper or "ours".
-        assumes: what it takes for granted.
-        given: arguments that come from the configuration and the seed, or are fixed by the name.
-    """
-
-    kind: Callable[..., Policy]
-    does: str
-    source: str
-    assumes: str
-    given: Callable[[HandoverConfig, int], dict[str, Any]] = _nothing
-
-    def arguments(self, config: HandoverConfig) -> dict[str, Any]:
-        """The arguments that a user may give, with their defaults."""
-        fixed = self.given(config, 0)
-        return {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()
-                if name not in fixed}
-
-
-CATALOGUE: dict[str, Entry] = {
+_ENTRIES: dict[str, Entry] = {
     "random": Entry(
-        RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing",
-        lambda config, seed: dict(config=config.actions, seed=seed)),
+        RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing", _random),
+    "constant": Entry(
+        Constant, "One plan for every session and every handover: early, at or after it.", "ours", "nothing"),
     "stay": Entry(
         Stay, "The session never moves; its tokens take the detour for as long as it lives.",
         "the detour of Pallas, arXiv 2608.16477", "the old gNB can forward for ever"),
@@ -74,10 +54,10 @@ CATALOGUE: dict[str, Entry] = {
     "ctho": Entry(
         CtHO, "Jointly optimal common prefix and order of transfers for the UEs between two cells.",
         "arXiv 2603.28018, propositions 1 to 3; exact bound ours", "the group is complete once its A3 timers run",
-        lambda config, seed: dict(per_user=False)),
+        lambda config: dict(per_user=False)),
     "ctho-per-user": Entry(
         CtHO, "Every UE its own optimal split (K = 1), equal shares of the link.", "arXiv 2603.28018 with K = 1",
-        "nobody else hands over meanwhile", lambda config, seed: dict(per_user=True)),
+        "nobody else hands over meanwhile", lambda config: dict(per_user=True)),
     "jmsra": Entry(
         JMSRA, "Medium and bandwidth of concurrent handovers by bi-directional greedy search.",
         "arXiv 2605.25422; the model is ours", "the sessions that leave one gNB share its egress only"),
@@ -96,18 +76,18 @@ CATALOGUE: dict[str, Entry] = {
     "two-choices": Entry(
         TwoChoices, "Stay at the handover; then live where the cache or where the UE is, by affinity and load.",
         "ours, after DualMap", "a session goes on for `ahead_tokens` tokens",
-        lambda config, seed: dict(hop_s=config.backhaul.hop_s)),
+        lambda config: dict(hop_s=config.backhaul.hop_s)),
     "greedy-planner": Entry(
         GreedyPlanner, "The cheapest of all plans for each UE, by the delay model, the prices and measured drift.",
         "ours", "the drift of docs/sweep.csv; no other transfer begins meanwhile",
-        lambda config, seed: dict(config=config)),
+        lambda config: dict(config=config)),
     "foresight": Entry(
         Foresight, "Upper bound, not a competitor: prepares exactly in time for the handovers that will come.",
-        "ours", "it reads the future from a copy of the simulator", lambda config, seed: dict(config=config)),
+        "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config)),
 }
 
 # Names for arguments that are often wanted.
-ALIASES: dict[str, str] = {
+_ALIASES: dict[str, str] = {
     "cho-int8": "cho:bits=8", "cho-int4": "cho:bits=4", "ctho-int8": "ctho:bits=8", "ctho-int4": "ctho:bits=4",
     "split-int8": "split:bits=8", "split-int4": "split:bits=4", "fetch-int8": "fetch:bits=8",
     "fetch-int4": "fetch:bits=4", "jmsra-int8": "jmsra:bits=8", "jmsra-int4": "jmsra:bits=4",
@@ -115,3 +95,5 @@ ALIASES: dict[str, str] = {
     "pallas-split": "pallas:medium=split", "token-aware-0.1": "token-aware:keep=0.1",
     "token-aware-0.5": "token-aware:keep=0.5",
 }
+
+CATALOGUE = Catalogue(HandoverConfig, checked_plans, _ENTRIES, _ALIASES, able_to_hand_over)

@@ -10,7 +10,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, IDLE, MEDIA
 from ...errors import require
-from ..base import checked_bits, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 When = Literal["early", "at", "after"]
 
@@ -22,7 +23,7 @@ class ConstantPlan:
     Args:
         medium: token, kv, split or detour.
         keep: share of the transferred tokens that is kept, (0, 1].
-        bits: precision of the transferred KV, 16, 8 or 4.
+        bits: precision of the transferred KV, one of PLAN_BITS.
         when: early: preparation begins as soon as the A3 time-to-trigger runs, towards its target; at: with the radio
             handover; after: the tokens take the detour at the handover and the session is fetched meanwhile.
     """
@@ -63,3 +64,13 @@ class ConstantPlan:
             plans["target"] = np.where(behind, view.radio_cell, plans["target"])
             plans["medium"] = np.where(behind, plans["medium"], DETOUR)
         return plans
+
+
+class Constant(ConstantPlan):
+    """A constant plan under the name that makes it, `constant:medium=kv,bits=4`; arguments as ConstantPlan's."""
+
+    @property
+    def name(self) -> str:
+        """As the registry reads it."""
+        return label("constant", **{key: (getattr(self, key), field.default)
+                                    for key, field in self.__dataclass_fields__.items()})

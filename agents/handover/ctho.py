@@ -15,7 +15,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 # Bandwidth weights that serve the UEs one after the other, as close to strict priority as double precision allows.
 _PRIORITY_RATIO = 1e3

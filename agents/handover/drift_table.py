@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...errors import require
+
 # (keep, bits): mean KL from the whole cache over the tokens that follow [nat per measured token].
 DRIFT = {
     (1.0, 16): 0.0, (1.0, 8): 2.6e-05, (1.0, 4): 0.0072,
@@ -24,14 +26,19 @@ def drift_per_token(keep, bits) -> np.ndarray:
 
     Args:
         keep: float or array, (0, 1]; below the smallest measured ratio its value is taken.
-        bits: int or array, 16, 8 or 4.
+        bits: int or array, precisions of the table [bit].
 
     Returns:
         Float array [nat].
+
+    Raises:
+        ValueError: a precision that was not measured.
     """
     keep, bits = np.broadcast_arrays(np.asarray(keep, np.float64), np.asarray(bits))
     result = np.zeros(keep.shape)
-    for precision in (16, 8, 4):
+    measured = sorted({b for _, b in DRIFT})
+    require(bool(np.isin(bits, measured).all()), f"bits is {bits}: drift was measured for {measured} only")
+    for precision in measured:
         ratios = sorted(k for k, b in DRIFT if b == precision)
         found = np.interp(keep, ratios, [DRIFT[k, precision] for k in ratios])
         result = np.where(bits == precision, found, result)

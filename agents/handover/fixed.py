@@ -7,8 +7,9 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, KV, SPLIT, TOKEN
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
 from .constant import ConstantPlan
+from .plans import checked_bits, reactive_plans
 
 
 class _Fixed:

@@ -45,7 +45,7 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
     before, was = ue["since_s"].copy(), ue["radio"].copy()
     for _ in range(max(1, round(ahead_s / sim.interval_s))):
         if decided:
-            # Where policies decide the handovers, those of event A3 (agents/handover/following.py).
+            # Where policies decide the handovers, those of event A3 (agents/handover/a3_handovers.py).
             due = ue["fire_s"] <= future.state.world["time_s"][:, None]
             plans["handover"] = np.where(due, ue["fire_cell"], STAY)
         future.advance(plans)

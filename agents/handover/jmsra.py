@@ -16,7 +16,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import IDLE, KV, TOKEN
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 NL, CACHE = 0, 1
 Objective = Literal["minmax", "sum"]
@@ -227,7 +228,7 @@ class JMSRA:
 
     Args:
         objective: minmax or sum.
-        bits: precision of the transferred KV, 16, 8 or 4.
+        bits: precision of the transferred KV, one of PLAN_BITS.
     """
 
     def __init__(self, objective: Objective = "minmax", bits: int = 16) -> None:
@@ -275,5 +276,3 @@ class JMSRA:
         plans["medium"][e, group] = np.where(coming, np.where(chosen.medium == CACHE, KV, TOKEN),
                                              plans["medium"][e, group])
         plans["weight"][e, group] = np.where(share > 0, np.maximum(share, 1e-3), 1.0)
-
-

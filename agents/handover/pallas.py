@@ -13,7 +13,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import CANCEL, IDLE, INTERRUPTED, MEDIA, PREPARING, TOKEN
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 _GRID = 65  # windows that are tried, ends included
 _SMOOTHING = 0.2  # weight of a new rate in the moving averages

@@ -13,7 +13,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import IDLE, INTERRUPTED, MEDIA
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 _MARKET_ROUNDS, _TOLERANCE = 2000, 1e-9
 # A preparation is this much less urgent per second that is left until its handover.

@@ -12,7 +12,8 @@ import numpy as np
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import DETOUR, IDLE, MEDIA
 from ...errors import require
-from ..base import checked_bits, label, reactive_plans
+from ..base import label
+from .plans import checked_bits, reactive_plans
 
 
 def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):

@@ -30,28 +30,31 @@ class Task(ABC):
         threads: numba threads.
 
     Attributes:
-        agents: names of the agents, the same in all environments and for the whole episode.
+        agents: names of the agents, the same in all environments and for the whole episode; a subclass sets them.
         parts: of one agent's action.
         features: of one agent's observation row.
-        terms: of the reward.
     """
 
     name: ClassVar[str]  # in YAML files (`task: NAME`) and in the registry
     title: ClassVar[str]  # in ids: kvroam/TITLE-v0, kvroam/TITLECentral-v0, kvroam/TITLEEgo-v0
     version: ClassVar[int] = 0
     Config: ClassVar[type[TaskConfig]]
+    terms: ClassVar[tuple[Term, ...]]  # of the reward
     metrics: ClassVar[tuple[Metric, ...]] = (COST,)  # of an episode
     scenarios: ClassVar[tuple[str, ...]] = ()  # shipped YAML files that policies are compared over (`--config grid`)
     references: ClassVar[tuple[str, ...]] = ()  # policies that the others are compared with
     companion: ClassVar[str] = "random"  # who acts for the other agents in the ego view
 
     agents: tuple[str, ...]
-    parts: tuple[Part, ...]
-    features: tuple[Feature, ...]
-    terms: tuple[Term, ...]
 
     def __init__(self, config: Any, num_envs: int = 1, threads: int = 1) -> None:
         self.config, self.num_envs, self.threads = config, num_envs, threads
+        self.parts, self.features = self.layout(config)
+
+    @classmethod
+    @abstractmethod
+    def layout(cls, config: Any) -> tuple[tuple[Part, ...], tuple[Feature, ...]]:
+        """The parts of an agent's action, and the features of its observation row."""
 
     @property
     def num_agents(self) -> int:
@@ -60,7 +63,12 @@ class Task(ABC):
 
     @property
     def view(self) -> Any:
-        """What policies read: by default the task itself."""
+        """What policies read: by default the task itself. Its attribute `task` is the task."""
+        return self
+
+    @property
+    def task(self) -> Task:
+        """The task itself, so that it can be its own view."""
         return self
 
     # One step

@@ -22,6 +22,8 @@ from ..sim.params import (
     SessionConfig,
 )
 
+PLAN_BITS = (16, 8, 4)  # precisions that a plan can have, the whole one first [bit]
+
 
 @dataclass(frozen=True)
 class ActionConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.declare import Feature, Part
 from ..base.drawing import Drawing
 from ..base.pricing import priced
 from ..base.task import Task
@@ -35,6 +36,7 @@ class HandoverTask(Task):
 
     name, title = "handover", "Handover"
     Config = HandoverConfig
+    terms = TERMS
     metrics = METRICS
     scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "weak_gpu", "fast_vehicles", "long_context",
                  "held_out_city")
@@ -54,14 +56,16 @@ class HandoverTask(Task):
             link=ExactPhy(config.radio) if config.radio.phy == "exact" else None,
         )
         self.agents = tuple(f"ue_{u}" for u in range(config.num_ues))
-        self.parts = actions.parts(config.actions)
-        self.features = observations.features(config.actions.candidates)
-        self.terms = TERMS
         self._prices = np.array([getattr(config.reward, term.name) for term in TERMS])
-        self._network = NetworkView(self.sim, config.actions.candidates)
+        self._network = NetworkView(self.sim, config.actions.candidates, self)
         self.scorer = make_scorer(config, num_envs)
         self.scores: Scores | None = None
         self._kl = np.zeros((num_envs, config.num_ues))
+
+    @classmethod
+    def layout(cls, config: HandoverConfig) -> tuple[tuple[Part, ...], tuple[Feature, ...]]:
+        """The parts of a UE's action, and the features of its observation row."""
+        return actions.parts(config.actions), observations.features(config.actions.candidates)
 
     @property
     def view(self) -> NetworkView:

@@ -5,6 +5,8 @@ Heuristics read a NetworkView; observations are computed from the same values, s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba as nb
 import numpy as np
 
@@ -23,14 +25,14 @@ class NetworkView:
 
     Slot 0 of the candidates is the UE's own cell when its session lives elsewhere (else -1); slots 1..K-1 are the
     strongest other cells. Arrays are copies: a policy may keep and change them. `sim` is the simulator itself, for the
-    environment; a policy that reads it knows more than the network does.
+    environment; a policy that reads it knows more than the network does. `task` observes, masks and decodes.
     """
 
     # What the next refresh builds on: the predictor renews each UE twice a second only.
     REMEMBERED = ("_next_cell", "_at_cell", "_next_s")
 
-    def __init__(self, sim: Simulator, candidates: int) -> None:
-        self.sim, self._count = sim, candidates + 1
+    def __init__(self, sim: Simulator, candidates: int, task: Any = None) -> None:
+        self.sim, self.task, self._count = sim, task, candidates + 1
         self.num_envs, self.num_ues, self.num_cells = sim.num_envs, sim.num_ues, sim.num_cells
         self.interval_s = sim.interval_s
         everybody = (sim.num_envs, sim.num_ues)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kvroam import agents
-from kvroam.agents.handover.catalogue import ALIASES, CATALOGUE
+from kvroam.agents.handover.catalogue import CATALOGUE
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import Experiment
 from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
@@ -21,7 +21,8 @@ QUICK = ("scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.
 STILL = ("scoring.mode=none", "num_ues=3", "mobility.vehicle_speed_mps=[0.0,0.0]",
          "mobility.pedestrian_speed_mps=[0.0,0.0]", "radio.measurement_noise_db=0.0")
 ALONE = ("scoring.mode=none", "num_ues=1", "mobility.vehicle_share=1.0")
-EVERY = [*CATALOGUE, *ALIASES]
+ALIASES = CATALOGUE.aliases
+EVERY = [*CATALOGUE.entries, *ALIASES]
 
 
 @cache
@@ -63,7 +64,7 @@ def test_every_policy_takes_one_ue(name: str) -> None:
     assert play(name, ALONE, seeds=(5,), steps=150)[1] > 0
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", CATALOGUE.entries)
 def test_where_nobody_changes_cell_nothing_is_moved(name: str) -> None:
     cost, handovers, _ = play(name, STILL, seeds=(3,), steps=60)
     assert handovers == 0
@@ -71,10 +72,8 @@ def test_where_nobody_changes_cell_nothing_is_moved(name: str) -> None:
         assert cost == 0.0
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", CATALOGUE.entries)
 def test_environments_side_by_side_do_not_influence_each_other(name: str) -> None:
-    if name == "random":
-        pytest.skip("it draws one stream for all environments")
     core = world(QUICK, 2)[1]
     play(name, steps=80)
     together = core.task.sim.state.ue[1].copy()
@@ -105,15 +104,24 @@ def test_a_policy_bears_the_name_that_makes_it(name: str) -> None:
 def test_different_arguments_make_different_names() -> None:
     config = load(Experiment, "handover", ["scoring.mode=none"])
     given = ["pallas", "pallas:bits=8", "pallas:bits=8,alpha=0.5", "pallas:alpha=0.5", "ctho:bits=4",
-             "ctho-per-user:bits=4", "token-aware:keep=0.1", "token-aware:keep=0.1000001", "fetch:medium=kv"]
+             "ctho-per-user:bits=4", "token-aware:keep=0.1", "token-aware:keep=0.1000001", "fetch:medium=kv",
+             "constant:medium=kv,keep=0.5,bits=4,when=early", "constant:when=after"]
     made = [agents.make(name, config).name for name in given]
     assert made == given
     assert agents.make("pallas:bits=16", config).name == "pallas"
 
 
+def test_an_alias_takes_further_arguments() -> None:
+    config = load(Experiment, "handover", ["scoring.mode=none"])
+    assert agents.make("token-aware-0.1:bits=8", config).name == "token-aware:keep=0.1,bits=8"
+    with pytest.raises(PolicyError, match="keep is given twice"):
+        agents.make("token-aware-0.1:keep=0.5", config)
+
+
 @pytest.mark.parametrize(("name", "says"), [
     ("token-aware:kep=0.1", "did you mean keep"), ("token-aware:keep=much", "must be a number"),
     ("token-aware:keep=0", "keep is 0.0"), ("ctho:bits=5", "bits is 5"), ("ctho:bits=4.5", "a whole number"),
+    ("constant:medium=pigeon", "medium is 'pigeon'"), ("constant:when=never", "when is 'never'"),
     ("ctho:bits", "write ctho:key=value"), ("ctho:", "write ctho:key=value"),
     ("ctho:bits=4,bits=8", "given twice"), ("tho:bits=4", "it takes none"), ("ctho:per_user=1", "no argument"),
     ("palas:bits=8", "did you mean pallas"), ("ctho-int16", "did you mean ctho-int")])

@@ -112,7 +112,7 @@ def test_wrong_agent_names_are_refused(names: tuple[str, ...]) -> None:
     ({"ego": 0}, ValueError, ["0", "ue_2"]),
     ({"others": "cth0"}, PolicyError, ["cth0", "ctho"]),
     ({"others": "runs/absent.zip"}, PolicyError, ["runs/absent.zip", "train.py"]),
-    ({"others": 3}, ValueError, ["others is 3"]),
+    ({"others": 3}, PolicyError, ["3 is not a policy"]),
 ])
 def test_an_unknown_ego_or_policy_is_named(cls: type, options: dict, error: type, words: list[str]) -> None:
     with pytest.raises(error) as caught:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvroam import agents
-from kvroam.agents.handover.following import follow_a3
+from kvroam.agents.handover.a3_handovers import add_a3_handovers
 from kvroam.envs import HandoverEgoEnv, HandoverEnv, make_core
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
@@ -112,7 +112,7 @@ def test_following_a3_hands_over_what_is_due_and_nothing_else() -> None:
                            handover_cell=np.array([[4, 3, -1, 2, 6]]))
     plans = idle_plans(1, 5)
     plans["handover"][0, 3] = 5
-    assert follow_a3(view, plans)["handover"].tolist() == [[4, -1, -1, 5, 6]]
+    assert add_a3_handovers(view, plans)["handover"].tolist() == [[4, -1, -1, 5, 6]]
 
 
 @pytest.mark.parametrize("name", ["cho", "ctho"])

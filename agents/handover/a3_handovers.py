@@ -1,16 +1,16 @@
-"""How a policy that says nothing about changes of cell acts where policies decide them (actions.trigger: policy)."""
+"""Handovers of a policy that says nothing about them, where policies decide them (actions.trigger: policy)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...envs.handover.config import ActionConfig
+from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
 from ...envs.sim.state import STAY
 from ..base import Policy
 
 
-def follow_a3(view: NetworkView, plans: np.ndarray) -> np.ndarray:
+def add_a3_handovers(view: NetworkView, plans: np.ndarray) -> np.ndarray:
     """Hand every UE over to the cell that its event A3 reports, once the time-to-trigger has run out.
 
     The strongest cell with offset, hysteresis and time-to-trigger (TS 38.331, 5.5.4.4), up to one decision interval
@@ -28,8 +28,10 @@ def follow_a3(view: NetworkView, plans: np.ndarray) -> np.ndarray:
     return plans
 
 
-class FollowingA3:
-    """A policy for sessions, with `follow_a3` for the cells."""
+class WithA3Handovers:
+    """A policy for the sessions, and `add_a3_handovers` for the cells."""
+
+    decides_handovers = True
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.name = policy, policy.name
@@ -40,11 +42,14 @@ class FollowingA3:
 
     def act(self, view: NetworkView) -> np.ndarray:
         """The policy's plans, PLAN [E, U], and the handovers that are due."""
-        return follow_a3(view, self.policy.act(view))
+        return add_a3_handovers(view, self.policy.act(view))
 
 
-def in_charge(policy: Policy, config: ActionConfig) -> Policy:
-    """The policy as it can act under `config.trigger`; one that decides handovers itself has `hands_over = True`."""
-    if config.trigger == "a3" or getattr(policy, "hands_over", False):
+def able_to_hand_over(policy: Policy, config: HandoverConfig) -> Policy:
+    """The policy, with the handovers of event A3 where policies decide them and this one has none of its own.
+
+    A policy that writes `plans["handover"]` itself says so by `decides_handovers = True`.
+    """
+    if config.actions.trigger == "a3" or getattr(policy, "decides_handovers", False):
         return policy
-    return FollowingA3(policy)
+    return WithA3Handovers(policy)
