@@ -28,7 +28,7 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
     from kvroam.envs import make_core
     from kvroam.envs.handover.config import Experiment, resolve
     from kvroam.envs.render import Renderer
-    from kvroam.envs.render.reading import History
+    from kvroam.envs.render.history import History
 
     config = resolve(None)
     assert isinstance(config, Experiment)

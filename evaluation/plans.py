@@ -59,14 +59,13 @@ def play(config: Experiment, plans: Sequence[ConstantPlan], seeds: Sequence[int]
     import torch
 
     from kvroam.envs import make_core
-    from kvroam.envs.handover.metrics import EpisodeMeter
     from kvroam.evaluation.report import summarise
 
     torch.set_num_threads(1)
     core = make_core(config, len(plans) * len(seeds))
     core.reset([*seeds] * len(plans))
     goals = config.evaluate
-    meter = EpisodeMeter(core.num_envs, core.num_agents, goals.ttft_objective_s, goals.tpot_objective_s)
+    meter = core.task.meter(**goals.objectives)
     for _ in range(config.max_steps):
         core.step(np.concatenate([plan.act(core.view)[i * len(seeds):(i + 1) * len(seeds)]
                                   for i, plan in enumerate(plans)]))

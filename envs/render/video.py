@@ -58,10 +58,10 @@ def play(config: Any, player: Any, seed: int, start_s: float = 0.0, seconds: flo
     Raises:
         ConfigError: as `frames_of`.
     """
-    from ..base.core import HandoverCore
+    from ..base.make import make_core
 
     first, last = frames_of(config, start_s, seconds)
-    core = HandoverCore(config)
+    core = make_core(config)
     core.reset([seed])
     player.reset(core.view)
     renderer, history = Renderer(core, caption=f"policy {player.name}, seed {seed}"), History(0)

@@ -78,7 +78,7 @@ def test_environments_side_by_side_do_not_influence_each_other(name: str) -> Non
     play(name, steps=80)
     together = core.task.sim.state.ue[1].copy()
     play(name, seeds=(2,), steps=80)
-    assert np.array_equal(together, world(QUICK, 1)[1].sim.state.ue[0])
+    assert np.array_equal(together, world(QUICK, 1)[1].task.sim.state.ue[0])
 
 
 def test_ctho_costs_no_more_than_the_worse_of_its_ends() -> None:

@@ -119,7 +119,7 @@ def test_a_batch_gives_each_environment_the_bits_of_its_own() -> None:
     alone.reset([23])
     plans = idle_plans(7, 5)
     for _ in range(25):
-        assert together.sim.state.ue[3].tobytes() == alone.task.sim.state.ue[0].tobytes()
+        assert together.task.sim.state.ue[3].tobytes() == alone.task.sim.state.ue[0].tobytes()
         together.step(plans)
         alone.step(plans[:1])
 
@@ -143,11 +143,11 @@ def test_exact_changes_air_time_alone_and_leaves_torchs_generator() -> None:
         for _ in range(10):
             made.step(idle_plans(2, 5))
     assert torch.equal(before, torch.get_rng_state())
-    changed = {field for field in table.sim.state.ue.dtype.names or ()
-               if (table.sim.state.ue[field] != exact.sim.state.ue[field]).any()}
+    changed = {field for field in table.task.sim.state.ue.dtype.names or ()
+               if (table.task.sim.state.ue[field] != exact.task.sim.state.ue[field]).any()}
     # Air time, and what a request reports of it.
     assert "air_s" in changed and changed <= {"air_s", "ttft_s", "answer_s"}
-    assert exact.sim.state.flow["latency_s"].sum() != table.sim.state.flow["latency_s"].sum()
+    assert exact.task.sim.state.flow["latency_s"].sum() != table.task.sim.state.flow["latency_s"].sum()
 
 
 def test_resetting_one_environment_leaves_the_draws_of_the_others() -> None:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 
 from kvroam.envs import HandoverEnv
+from kvroam.envs.base.drawing import Arc, Chart
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
-from kvroam.envs.render import Renderer, palette, reading
+from kvroam.envs.handover.drawing import LOOKS, drawing, looks_of
+from kvroam.envs.handover.scoring import Scores
+from kvroam.envs.render import Renderer, palette
 from kvroam.envs.render.chart import ceiling
-from kvroam.envs.render.city import STATE_COLOURS
 from kvroam.envs.render.ground import cell_colours
-from kvroam.envs.sim.state import CELL, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
+from kvroam.envs.render.history import History
+from kvroam.envs.sim.state import IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 
 CONFIG = HandoverConfig(num_ues=6, episode_s=3.0, scoring=ScoringConfig(mode="none"))
 
@@ -117,17 +121,16 @@ def test_a_user_has_the_colour_of_what_happens_to_its_session(env: HandoverEnv, 
     ue["radio"] = ue["server"] = ue["target"] = 0
     for name, value in change.items():
         ue[0][name] = value
-    assert reading.STATES[reading.user_states(env.core, 0)[0]] == state
+    assert LOOKS[looks_of(env.core.task, 0)[0]].name == state
     renderer = Renderer(env.core)
     # Far from the gNBs and their badges, and from the other users.
     far = max(np.ndindex(20, 20), key=lambda k: np.min(np.hypot(
         *(env.core.task.sim.scene.gnb_xyz_m[:, :2] - corner(env, k)).T)))
     ue["x"], ue["y"] = corner(env, (10, 10))
     ue[0]["x"], ue[0]["y"] = corner(env, far)
-    frame = renderer.frame(reading.History(0))
-    index = reading.STATES.index(state)
-    seen = {s: share_of(near(frame, renderer.user_px()[0], 5), STATE_COLOURS[s]) for s in STATE_COLOURS}
-    assert max(seen, key=lambda s: seen[s]) == index and seen[index] > 0.2
+    frame = renderer.frame(History(0))
+    seen = {look.name: share_of(near(frame, renderer.user_px()[0], 5), look.colour) for look in LOOKS}
+    assert max(seen, key=lambda s: seen[s]) == state and seen[state] > 0.2
 
 
 def corner(env: HandoverEnv, place: tuple[int, ...]) -> np.ndarray:
@@ -140,7 +143,7 @@ def corner(env: HandoverEnv, place: tuple[int, ...]) -> np.ndarray:
 
 def test_a_transfer_is_an_arc_whose_sent_part_is_bright(env: HandoverEnv) -> None:
     ue = all_at_home(env)
-    renderer, history = Renderer(env.core), reading.History(0)
+    renderer, history = Renderer(env.core), History(0)
     before = renderer.frame(history)
     source, target = 0, 6
     ue[0]["server"], ue[0]["radio"], ue[0]["target"] = source, source, target
@@ -171,49 +174,62 @@ def test_transfers_say_what_is_sent_and_at_what_rate(env: HandoverEnv) -> None:
     ue[2]["bits_sent"], ue[2]["bits_left"] = 3e8, 1e8
     env.core.task.sim.state.flow[0][2]["bits_sent"] = 2e8
     ue[4]["phase"], ue[4]["medium"], ue[4]["server"], ue[4]["target"] = INTERRUPTED, TOKEN, 5, 3
-    kv, token = reading.transfers(env.core, 0)
-    assert (kv.user, kv.source, kv.target, kv.medium) == (2, 3, 5, KV)
-    assert kv.sent == pytest.approx(0.75) and kv.rate_bps == pytest.approx(2e9)
-    assert (token.user, token.source, token.target, token.sent) == (4, 5, 3, 1.0)
+    drawn = drawing(env.core.task, 0)
+    kv, token = drawn.arcs
+    preparing, interrupted = (next(k for k, look in enumerate(LOOKS) if look.name == name)
+                              for name in ("preparing", "interrupted"))
+    # Half of the 4 Gbit/s that a link has: the square root of its share.
+    assert kv == Arc(3, 5, preparing, pytest.approx(0.5 ** 0.5), pytest.approx(0.75), pytest.approx(2e9))
+    assert token == Arc(5, 3, interrupted, None, 1.0, 0.0)
+    assert drawn.total == "backhaul carries 2.0 Gbit/s"
+    assert [drawn.shape[u] for u in (0, 2, 4)] == ["disc", "square", "triangle"]
 
 
 def test_a_session_left_behind_draws_its_detour_once(env: HandoverEnv) -> None:
     ue = all_at_home(env)
     ue["radio"] = ue["server"] = 2
-    assert reading.detours(env.core, 0) == []
+    assert drawing(env.core.task, 0).dashes == ()
     ue["server"][:3] = 7
-    assert reading.detours(env.core, 0) == [(7, 2)]
+    assert [dash[:2] for dash in drawing(env.core.task, 0).dashes] == [(7, 2)]
 
 
-def test_a_gnb_shows_its_loads_and_its_memory_where_that_is_limited() -> None:
-    cell = np.zeros((1, 2), [*CELL.descr, *([] if "memory_bytes" in (CELL.names or ()) else [("memory_bytes", "f8")])])
-    cell["load"], cell["memory_bytes"] = [0.3, 1.4], [40e9, 80e9]
-    view = SimpleNamespace(prefill_wait_s=np.array([[0.0, 0.25]]))
-    core = SimpleNamespace(sim=SimpleNamespace(state=SimpleNamespace(cell=cell)), view=view)
-    radio, prefill = (share for _, share in reading.server_loads(core, 0))
-    assert radio.tolist() == [0.3, 1.0] and prefill.tolist() == [0.0, 0.5]
-    view.free_memory_bytes = np.array([[10e9, 80e9]])
-    assert reading.server_loads(core, 0)[2][1].tolist() == [0.75, 0.0]
+def test_a_gnb_shows_its_loads_and_its_memory(env: HandoverEnv) -> None:
+    cell, view = env.core.task.sim.state.cell[0], env.core.view
+    cell["load"][:2], cell["memory_bytes"][:2] = [0.3, 1.4], [40e9, 80e9]
+    view.prefill_wait_s[0, :2], view.free_memory_bytes[0, :2] = [0.0, 0.25], [10e9, 80e9]
+    radio, prefill, memory = (share for _, share in drawing(env.core.task, 0).bars)
+    assert radio[:2].tolist() == [0.3, 1.0] and prefill[:2].tolist() == [0.0, 0.5]
+    assert memory[:2].tolist() == [0.75, 0.0]
 
 
 def test_the_history_has_each_step_of_the_last_20_s_once_and_begins_anew_with_an_episode() -> None:
-    world = np.zeros(1, [("time_s", "f8")])
-    flow = np.zeros((1, 2), [("interruption_s", "f8")])
-    core = SimpleNamespace(scores=SimpleNamespace(kl=np.array([[0.5, 0.25]])), sim=SimpleNamespace(
-        state=SimpleNamespace(world=world, flow=flow)))
-    history = reading.History(0)
+    now = SimpleNamespace(time_s=0.0, charts=(Chart("", palette.SKY, 1.0, 0.0), Chart("", palette.SKY, 1.0, None)))
+    core, history = SimpleNamespace(task=SimpleNamespace(drawing=lambda env: now)), History()
     history.record(core)
     assert not history.points
     for step in range(1, 301):
-        world["time_s"], flow["interruption_s"] = 0.1 * step, [[0.001 * step, 0.0]]
+        now.time_s, now.charts = 0.1 * step, (replace(now.charts[0], value=float(step)), now.charts[1])
         history.record(core)
         history.record(core)
     assert len(history.points) == 200
-    assert history.points[-1] == pytest.approx((30.0, 300.0, 0.75))
+    assert history.points[-1] == (pytest.approx(30.0), (300.0, None))
     assert history.points[0][0] == pytest.approx(10.1)
-    world["time_s"] = 0.1
+    now.time_s = 0.1
     history.record(core)
     assert len(history.points) == 1
+
+
+def test_the_charts_of_handover_are_service_lost_and_drift() -> None:
+    scored = HandoverEnv(HandoverConfig(num_ues=2, episode_s=1.0))
+    scored.reset(seed=0)
+    task = scored.core.task
+    task.sim.state.flow["interruption_s"][0] = [0.05, 0.1]
+    task.scores = Scores.zeros((1, 2))
+    task.scores.kl[0] = [0.5, 0.25]
+    assert [chart.value for chart in drawing(task, 0).charts] == [pytest.approx(150.0), 0.75]
+    physics = HandoverEnv(CONFIG)
+    physics.reset(seed=0)
+    assert physics.core.task.drawing(0).charts[1].value is None
 
 
 def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEnv) -> None:
@@ -221,8 +237,8 @@ def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEn
     env.core.task.sim.state.world["time_s"] = 20.0
     heights = []
     for lost in (50.0, 100.0):
-        history = reading.History(0)
-        history.points.append((20.0, lost, 0.0))
+        history = History(0)
+        history.points.append((20.0, (lost, None)))
         chart = renderer.frame(history)[600 - 104:, 30:280]
         heights.append((np.abs(chart.astype(int) - palette.VERMILLION).max(axis=-1) == 0).any(axis=1).sum())
     assert heights[0] > 10 and heights[1] == pytest.approx(2 * heights[0], abs=1)
@@ -246,7 +262,7 @@ def test_another_environment_of_a_batch_is_drawn_as_it_would_be_alone() -> None:
     batch, alone = make_core(CONFIG, 2), make_core(CONFIG)
     batch.reset([5, 6])
     alone.reset([6])
-    history = reading.History(0)
+    history = History(0)
     assert np.array_equal(Renderer(batch, 1).frame(history), Renderer(alone).frame(history))
     assert not np.array_equal(Renderer(batch, 0).frame(history), Renderer(alone).frame(history))
     with pytest.raises(ValueError, match=r"environment 2 .* there are 2"):
@@ -332,5 +348,5 @@ def test_the_palette_is_the_one_that_okabe_and_ito_published() -> None:
                  (240, 228, 66)]
     assert list(palette.ALL[:7]) == published
     assert palette.blend((200, 100, 0), (0, 0, 0), 0.5) == (100, 50, 0)
-    assert {STATE_COLOURS[k] for k in range(len(reading.STATES))} <= set(palette.ALL)
-    assert len(set(STATE_COLOURS.values())) == len(reading.STATES)
+    assert {look.colour for look in LOOKS} <= set(palette.ALL)
+    assert len({look.colour for look in LOOKS}) == len(LOOKS)

@@ -162,7 +162,7 @@ def test_a_long_trace_begins_where_the_seed_says(tmp_path):
     path = tmp_path / "t.csv"
     assert main(["trace", SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "30"]) == 0
     made, whole = core(trace=str(path)), tracks_of(
-        MobilityConfig(trace=str(path)), core().sim.scene, num_ues=5, interval_s=0.1, episode_s=8.0)
+        MobilityConfig(trace=str(path)), core().task.sim.scene, num_ues=5, interval_s=0.1, episode_s=8.0)
     assert whole.starts == 301 - 80
     begins = set()
     for seed in range(8):
