@@ -12,28 +12,46 @@ from kvroam.agents.handover.ctho import CtHO, solve
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import KV, SPLIT, TOKEN
 
-from ..envs.sim_bench import KV_BITS, LINK_BPS, Bench
-from .test_ctho import instance
+from ..envs.sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, Bench
+from .test_ctho import batch_end, edf_ends, instance, least_worst_delays
 
 
-def transfers_fit(tau, send, rate, delay):
-    """Whether some allocation r(t) ends every transfer within `delay` of its handover: a linear program.
+def served(tau, send, rate, delay):
+    """The most tokens that any allocation r(t) of the link delivers within `delay` of the handovers.
 
-    Between two instants at which somebody starts or must be done, only the amount that each gets matters.
+    Between two instants at which somebody starts or must be done, only the amount that each gets matters: a linear
+    program. Its solution and its dual prices are checked here, whatever the solver says about itself.
+
+    Returns:
+        (what a feasible allocation delivers, a bound that none exceeds) [tokens].
     """
-    tau, send = np.asarray(tau, float)[send > 0], np.asarray(send, float)[send > 0]
-    if not len(send):
-        return True
     points = np.unique(np.concatenate([tau, tau + delay]))
     lengths, count = np.diff(points), len(send)
     if not len(lengths):
-        return False
-    allowed = (points[:-1][None] >= tau[:, None] - 1e-12) & (points[1:][None] <= tau[:, None] + delay + 1e-12)
+        return 0.0, 0.0
+    allowed = ((points[:-1][None] >= tau[:, None] - 1e-12) & (points[1:][None] <= tau[:, None] + delay + 1e-12)).ravel()
     each = np.kron(np.eye(count), np.ones(len(lengths)))  # what a user gets in all intervals
     link = np.kron(np.ones(count), np.eye(len(lengths)))  # what an interval gives to all users
-    found = linprog(np.zeros(count * len(lengths)), A_ub=link, b_ub=rate * lengths, A_eq=each, b_eq=send,
-                    bounds=[(0, None if a else 0) for a in allowed.ravel()], method="highs")
-    return bool(found.success)
+    rows, limits = np.vstack([each, link]) * allowed, np.concatenate([send, rate * lengths])
+    found = linprog(-1.0 * allowed, A_ub=rows, b_ub=limits, bounds=(0, None), method="highs")
+    given = np.maximum(found.x, 0.0) * allowed
+    given = given / max(1.0, float((rows @ given / np.maximum(limits, 1e-300)).max()))
+    # Weak duality: prices >= 0 under which no entry of the allocation is worth more than it costs bound every one.
+    prices = np.maximum(-found.ineqlin.marginals, 0.0)
+    dear = (rows.T @ prices)[allowed].min()
+    bound = float(prices @ limits) / float(dear) if dear > 0.0 else np.inf
+    return float(given.sum()), min(bound, float(send.sum()))
+
+
+def transfers_fit(tau, send, rate, delay):
+    """Whether some allocation of the link ends every transfer within `delay` of its handover."""
+    tau, send = np.asarray(tau, float)[send > 0], np.asarray(send, float)[send > 0]
+    if not len(send):
+        return True
+    least, most = served(tau, send, rate, delay)
+    total = float(send.sum())
+    assert most - least <= 1e-6 * total, "the reference program was not solved"
+    return least >= total * (1.0 - 1e-6)
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -102,3 +120,66 @@ def test_fewer_bits_shift_the_optimum_towards_the_link(city, phy, bits):
 def test_a_precision_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="bits is 3"):
         CtHO(bits=3)
+
+
+def test_online_what_the_link_still_owes_to_others_comes_first(city, phy):
+    # UE 2 is sending 800 tokens from cell 0 to cell 1 when UEs 0 and 1 are about to follow.
+    contexts, in_s = [5000.0, 4000.0], [0.02, 0.05]
+    bench = Bench(city, phy, ues=3)
+    bench.put(2, context=800.0)
+    bench.plan(2, target=1, medium=KV)
+    bench.step()
+    now = bench.sim.state.world["time_s"][0]
+    for u in range(2):
+        bench.put(u, context=contexts[u])
+        bench.hand_over(u, 1, now + in_s[u])
+    owed_s = float(bench.ue[2]["bits_left"]) / LINK_BPS
+    plans = CtHO().act(NetworkView(bench.sim, 3))[0]
+    assert owed_s > 0.2 and plans["medium"][0] == SPLIT
+    world = dict(prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, cycle_s=0.01)
+
+    def worst(prefix, free_s):
+        ends = edf_ends(in_s, np.maximum(np.array(contexts) - prefix, 0.0), LINK_BPS / KV_BITS, in_s, free_s)
+        return max(max(end, batch_end(in_s, prefix, world)) - tau for end, tau in zip(ends, in_s, strict=True))
+
+    chosen = int(plans["prefix"][0])
+    best = min(range(1, 5001), key=lambda prefix: worst(prefix, owed_s))
+    assert worst(chosen, owed_s) == pytest.approx(worst(best, owed_s), rel=1e-3)
+    # On a link that owes nothing, another prefix would be the best by far.
+    idle = min(range(1, 5001), key=lambda prefix: worst(prefix, -math.inf))
+    assert worst(idle, owed_s) > 1.2 * worst(chosen, owed_s)
+
+
+@pytest.mark.parametrize("at_s", [(0.01, 0.05, 0.09), (0.09, 0.01, 0.05), (0.05, 0.09, 0.01)])
+def test_online_transfers_are_served_in_the_order_of_their_handovers(city, phy, at_s):
+    # Prefill so slow that everything is sent: 1000 tokens take 0.459 s each, one after the other.
+    bench = Bench(city, phy, ues=3, serving=dict(prefill_s_per_token=100.0, restore_bytes_per_s=1e18))
+    for u, time in enumerate(at_s):
+        bench.hand_over(u, 1, time)
+    policy, view = CtHO(), NetworkView(bench.sim, 3)
+    while len(bench.events) < 3:
+        bench.plans = policy.act(view)
+        bench.step()
+        view.refresh()
+    each = 1000.0 * KV_BITS / LINK_BPS
+    for place, u in enumerate(np.argsort(at_s)):
+        lasts = min(at_s) + each * (place + 1) - at_s[u] + FIRST_TOKEN_S
+        assert float(bench.resumed(int(u))[0]["interruption_s"]) == pytest.approx(lasts, rel=0.01)
+
+
+def test_online_a_target_is_a_group_of_its_own_and_a_busy_server_is_waited_for(city, phy):
+    contexts = [6000.0, 6000.0, 6000.0]
+    bench = Bench(city, phy, ues=3)
+    for u, cell in enumerate((1, 1, 2)):
+        bench.put(u, context=contexts[u])
+        bench.hand_over(u, cell, 0.05)
+    plans = CtHO().act(NetworkView(bench.sim, 3))[0]
+    world = dict(backhaul_tokens_per_s=LINK_BPS / KV_BITS, prefill_s_per_token=1e-4, prefill_overhead_s=2e-3,
+                 cycle_s=0.01)
+    for group in ([0, 1], [2]):
+        every = least_worst_delays([0.05] * len(group), contexts[:len(group)], world)
+        assert {int(p) for p in plans["prefix"][group]} == {int(every.argmin())}
+    # The target's server is busy for 0.7 s: less is rebuilt there.
+    bench.cell[2]["busy_until"] = 0.7
+    busy = int(CtHO().act(NetworkView(bench.sim, 3))[0]["prefix"][2])
+    assert busy == int(least_worst_delays([0.05], [6000.0], world, server_free=0.7).argmin()) < plans["prefix"][2]

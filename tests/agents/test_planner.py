@@ -30,9 +30,9 @@ def situation(**changes) -> Situation:
     return Situation(**{name: np.array([value]) for name, value in (base | changes).items()})
 
 
-def simulated_cost(city, phy, option: Option, streaming: bool) -> float:
+def simulated_cost(city, phy, option: Option, streaming: bool, **serving: float) -> float:
     """What the plan really costs: one session of 4000 tokens whose UE changes cell at 0.2 s."""
-    bench = Bench(city, phy)
+    bench = Bench(city, phy, serving=serving)
     bench.put(0, context=4000.0, streaming=streaming)
     bench.step(1)
     for _ in range(40):
@@ -62,6 +62,19 @@ def test_the_expected_cost_is_what_the_simulator_charges(city, phy, option, stre
     # A fetch begins with the decision after the handover, up to an interval of detour later.
     slack = 0.1 * 25.0 * CONFIG.backhaul.hop_s * CONFIG.reward.detour if streaming else 0.0
     assert simulated_cost(city, phy, option, streaming) == pytest.approx(expected, rel=0.02, abs=slack + 2e-3)
+
+
+@pytest.mark.parametrize("option", [
+    Option(_AT, KV), Option(_AT, KV, 0.5), Option(_AT, SPLIT), Option(_EARLY, KV), Option(_EARLY, SPLIT, 1.0, 8)],
+    ids=str)
+def test_what_arrives_must_also_be_restored(city, phy, option):
+    # 0.2 GB per second: a whole cache of 4000 tokens takes 1.1 s into the memory of the GPU.
+    slow = dict(restore_bytes_per_s=2e8)
+    s = situation(ahead_s=0.1, rest=1e6)
+    with_restore, without = (costs(option, s, replace(CONFIG, serving=replace(SERVING, restore_bytes_per_s=speed)),
+                                   SERVING.kv_bits_per_token(option.bits))[0] for speed in (2e8, 1e18))
+    assert simulated_cost(city, phy, option, False, **slow) == pytest.approx(with_restore, rel=0.02)
+    assert with_restore > 1.1 * without
 
 
 def test_who_stays_pays_the_detour_of_every_token_to_come(city, phy):

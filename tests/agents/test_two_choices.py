@@ -7,7 +7,7 @@ import pytest
 
 from kvroam.agents.handover.two_choices import TwoChoices, placement_cost
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import DETOUR, SPLIT
+from kvroam.envs.sim.state import DETOUR, KV, SPLIT
 
 from ..envs.sim_bench import Bench
 
@@ -39,6 +39,33 @@ def test_the_slower_medium_moves_later(city, phy):
     by = {m: decisions(city, phy, TwoChoices(m, load_weight=0.0, ahead_tokens=25.0), 5)["target"][0]
           for m in ("token", "kv", "split")}
     assert by == {"token": 1, "kv": -1, "split": 1}
+
+
+@pytest.mark.parametrize(("busy_cell", "goes"), [(8, False), (0, True)])
+def test_a_session_does_not_crowd_itself(city, phy, busy_cell, goes):
+    # 0.202 s to move 2000 tokens, 0.1 s of detour: alone it stays; beside one other session that costs 0.5 s it goes.
+    policy = TwoChoices("token", load_weight=0.5, ahead_tokens=5.0)
+    assert (decisions(city, phy, policy, busy_cell, ues=2)["target"][0] == 1) == goes
+
+
+def test_what_the_link_owes_and_a_full_server_keep_a_session_where_it_is(city, phy):
+    def target(prepare):
+        bench = Bench(city, phy, ues=2)
+        bench.put(0, radio=1, server=0, context=2000.0)
+        prepare(bench)
+        return TwoChoices("kv", load_weight=0.0).act(NetworkView(bench.sim, 3))[0]["target"][0]
+
+    def owe(bench):
+        # 9000 tokens from cell 0 to cell 2: 4.1 s on the link that the session would take.
+        bench.put(1, context=9000.0)
+        bench.plan(1, target=2, medium=KV)
+        bench.step()
+
+    def fill(bench):
+        bench.cell[1]["memory_bytes"] = 0.0
+
+    # 0.92 s to move, 1 s of detour.
+    assert [target(lambda bench: None), target(owe), target(fill)] == [1, -1, -1]
 
 
 def test_the_cost_is_a_sum():
