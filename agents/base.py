@@ -74,14 +74,12 @@ class Catalogue:
     """The policies of one task; `agents/<task>/catalogue.py` has one as CATALOGUE.
 
     Args:
-        config: class of the task's configurations; by it a configuration finds its task.
         checked: called as checked(plans, view, name) on what a user's own policy returned: the plans, or PolicyError.
         entries: the named policies.
         aliases: names for arguments that are often wanted, `alias: name:key=value`.
         adapted: called as adapted(policy, config): the policy as it can act under that configuration.
     """
 
-    config: type
     checked: Callable[[Any, Any, str], np.ndarray]
     entries: Mapping[str, Entry]
     aliases: Mapping[str, str] = field(default_factory=dict)

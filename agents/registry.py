@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import PolicyError
 from . import own
 from .arguments import parsed
@@ -52,7 +54,7 @@ def make(given: Any, config: Any, seed: int = 0) -> Policy:
             `FILE.py:CLASS` or `MODULE:CLASS`, alone or with arguments (`mine.py:MyPolicy:limit=2000`);
             a checkpoint written by train.py, or the run folder that holds it;
             an object with `act(view)`, a class of such objects, or a function of the view that returns plans.
-        config: the environment it will act in; its class says which task's policies are meant.
+        config: the environment it will act in; its `task` says whose policies are meant.
         seed: for a class or factory of the user's own that takes `seed`.
 
     Returns:
@@ -111,9 +113,17 @@ def _owned(policy: Any, name: str, listed: Catalogue, config: Any) -> Policy:
 
 
 def _catalogue_of(config: Any) -> Catalogue:
-    """The policies of the task that the configuration belongs to."""
-    for task in tasks():
-        if isinstance(config, catalogue(task).config):
-            return catalogue(task)
-    raise PolicyError(f"config is a {type(config).__name__}: no task has policies for it; give the configuration of an "
-                      f"environment ({', '.join(tasks())})")
+    """The policies of the task that the configuration belongs to; none are named for a task without a folder here."""
+    name = getattr(type(config), "task", None)
+    if name is None:
+        raise PolicyError(f"config is a {type(config).__name__}: give the configuration of an environment "
+                          f"({', '.join(tasks())})")
+    return catalogue(name) if name in tasks() else Catalogue(_checked_by_task, {})
+
+
+def _checked_by_task(plans: Any, view: Any, name: str) -> np.ndarray:
+    """Plans as the task of the view wants them."""
+    try:
+        return view.task.check_plans(plans)
+    except ValueError as error:
+        raise PolicyError(f"policy {name!r} returned what cannot be followed: {error}") from error

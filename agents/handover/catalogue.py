@@ -96,4 +96,4 @@ _ALIASES: dict[str, str] = {
     "token-aware-0.5": "token-aware:keep=0.5",
 }
 
-CATALOGUE = Catalogue(HandoverConfig, checked_plans, _ENTRIES, _ALIASES, able_to_hand_over)
+CATALOGUE = Catalogue(checked_plans, _ENTRIES, _ALIASES, able_to_hand_over)

@@ -15,6 +15,7 @@ from kvroam.errors import PolicyError
 
 CATALOGUE = '''
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from kvroam.errors import PolicyError
 class Config:
     """The configuration of a task of two numbers."""
 
+    task: ClassVar[str] = "miniature"
     level: int = 3
 
 
@@ -50,7 +52,7 @@ def checked(plans, view, name):
     return plans
 
 
-CATALOGUE = Catalogue(Config, checked, {
+CATALOGUE = Catalogue(checked, {
     "level": Entry(Level, "The same.", "ours", "nothing", lambda config: dict(level=config.level))},
     {"level-2": "level:offset=2"})
 '''
@@ -75,7 +77,7 @@ def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_further_task_is_a_folder_with_a_catalogue(miniature) -> None:
-    config = miniature.config(level=4)
+    config = sys.modules["kvroam.agents.miniature.catalogue"].Config(level=4)
     assert registry.tasks() == ("handover", "miniature")
     assert agents.names("miniature") == ("level",) and "ctho" in agents.names() == agents.names("handover")
     for name, value in (("level", 4), ("level:offset=1", 5), ("level-2", 6)):
@@ -91,7 +93,7 @@ def test_a_further_task_is_a_folder_with_a_catalogue(miniature) -> None:
 def test_what_belongs_to_no_task_is_named() -> None:
     with pytest.raises(PolicyError, match="task 'chess' has no policies: choose among handover"):
         agents.names("chess")
-    with pytest.raises(PolicyError, match="config is a dict: no task has policies for it"):
+    with pytest.raises(PolicyError, match="config is a dict: give the configuration of an environment"):
         agents.make("ctho", {})
 
 
