@@ -52,8 +52,8 @@ def codec_rows(repeats: int, shape: tuple[int, int, int, int] = CODEC_SHAPE) -> 
     """Pack and unpack of one large cache against copying it, to memory that is used again and to fresh memory."""
     import torch
 
-    from kvroam.kvbackend import codec
-    from kvroam.kvbackend.header import Expected, Header
+    from kvroam.kvbackend.codecs import payload as codec
+    from kvroam.kvbackend.codecs.header import Expected, Header
 
     count, layers, heads, dim = shape
     kv = torch.randn(count, layers, 2, heads, dim, generator=torch.Generator().manual_seed(0)).half()
@@ -88,7 +88,7 @@ def prefill_rows(backend, repeats: int, batch: int = 8, length: int = 512) -> li
     """Prefill tokens/s against a matrix multiplication of 512 x 512, where all of the time would be arithmetic."""
     import torch
 
-    from kvroam.kvbackend import lean
+    from kvroam.kvbackend.model import lean
 
     llm = backend.llm
     rng = np.random.default_rng(0)
@@ -191,10 +191,13 @@ def steps_rows(backend, repeats: int, batch: int = 16, context: int = 512, horiz
     """The parts of one handover, each on its own; they add up to less than the whole, which also keeps accounts."""
     import torch
 
-    from kvroam.kvbackend import TransferPlan, checksum, codec, transfer
-    from kvroam.kvbackend.drift import divergences
-    from kvroam.kvbackend.saliency import View, window
-    from kvroam.kvbackend.selection import select_rows
+    from kvroam.kvbackend import TransferPlan
+    from kvroam.kvbackend.codecs import checksum
+    from kvroam.kvbackend.codecs import payload as codec
+    from kvroam.kvbackend.handover import transfer
+    from kvroam.kvbackend.handover.selection import select_rows
+    from kvroam.kvbackend.model.divergence import divergences
+    from kvroam.kvbackend.scorers.view import View
 
     llm, settings = backend.llm, backend.settings
     rng = np.random.default_rng(0)
@@ -204,7 +207,7 @@ def steps_rows(backend, repeats: int, batch: int = 16, context: int = 512, horiz
 
     @torch.inference_mode()
     def rank() -> list[np.ndarray]:
-        return [window(View(session, context, llm.scaling, settings)) for session in sessions]
+        return [settings.ranking.score(View(session, context, llm.scaling)) for session in sessions]
 
     def select() -> list[np.ndarray]:
         guards = settings.sinks, settings.recent

@@ -9,21 +9,22 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, KvroamError
-from . import codec
-from .budget import encode_within_bytes, within_tokens
-from .checksum import Buffer
+from .codecs import payload as wire
+from .codecs.checksum import Buffer
 from .drift import Drift
-from .forward import LanguageModel
-from .loading import load_network, tokenizer_fingerprint
-from .memo import Memo
-from .memory import Ledger, allocating
-from .monitor import Monitor
-from .reference import Reference, build, check_script, content_key, extended
-from .sessions import Migration, Rows, Session, check_open
+from .handover.budget import encode_within_bytes, within_tokens
+from .handover.ticket import Ticket
+from .handover.transfer import Arrival, Migration, receive, send, snapshot_of
+from .model.forward import LanguageModel
+from .model.loading import load_network, tokenizer_fingerprint
+from .scorers.monitor import Monitor
+from .sessions.ledger import Ledger, allocating
+from .sessions.memo import Memo
+from .sessions.reference import Reference, build, check_script, content_key, extended
+from .sessions.rows import Rows
+from .sessions.session import Session, check_open
+from .sessions.stepping import feed
 from .settings import KVSettings, TransferPlan
-from .stepping import feed
-from .ticket import Ticket
-from .transfer import Arrival, receive, send, snapshot_of
 
 
 class KVBackend:
@@ -106,7 +107,7 @@ class KVBackend:
         TransferPlan(bits=bits)
         shape = self.llm.geometry
         lists = shape.layers * shape.kv_heads if self.settings.scope == "head" else 1
-        return codec.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits) + 4 * (lists - 1)
+        return wire.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits) + 4 * (lists - 1)
 
     def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.
@@ -197,7 +198,7 @@ class KVBackend:
             ConfigError: a closed session, or no memory left.
         """
         check_open([session])
-        monitor = Monitor(self.llm, session, self.settings)
+        monitor = Monitor(session, self.llm.scaling, self.settings.watched, self.settings.scope)
         monitor.update()
         self._ledger.require(monitor.nbytes)
         session.monitor = monitor

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from kvroam.errors import PayloadError
-from kvroam.kvbackend import codec
-from kvroam.kvbackend.checksum import all_finite, xxh3
-from kvroam.kvbackend.codec import Decoder, encode, pack, split, unpack
-from kvroam.kvbackend.header import Expected, Header, write_text
-from kvroam.kvbackend.quantise import encode_layer
+from kvroam.kvbackend.codecs import payload as codec
+from kvroam.kvbackend.codecs.checksum import all_finite, xxh3
+from kvroam.kvbackend.codecs.header import Expected, Header, write_text
+from kvroam.kvbackend.codecs.payload import Decoder, encode, pack, split, unpack
+from kvroam.kvbackend.codecs.quantise import encode_layer
 
 EXPECTED = Expected("m" * 32, "t" * 32, layers=2, kv_heads=2, head_dim=8)
 FORMATS = [(32, "float32"), (16, "float16"), (16, "bfloat16"), (8, "float16"), (4, "float16"), (2, "float16")]

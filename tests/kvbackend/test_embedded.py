@@ -21,20 +21,21 @@ from kvroam.kvbackend.embedded import (
     load_tokenizer,
     make_script,
     script_bank,
-    train,
 )
-from kvroam.kvbackend.embedded.corpus import read_corpus
-from kvroam.kvbackend.embedded.drills import block_row, generic_row, half_row, periodic, table_row
-from kvroam.kvbackend.embedded.exams import Recall, bits_per_byte, greedy, induction, recall, tables
 from kvroam.kvbackend.embedded.keys import KeyBook
-from kvroam.kvbackend.embedded.lessons import SessionMix, exam_row, key_words, session_row, text_row
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
-from kvroam.kvbackend.embedded.phases import PHASES, batch
-from kvroam.kvbackend.embedded.publish import publish
-from kvroam.kvbackend.embedded.report import drift_table
-from kvroam.kvbackend.embedded.sample import LoopGuard, sample_texts
 from kvroam.kvbackend.embedded.scripts import SITUATIONS
-from kvroam.kvbackend.embedded.tokenizer import SPECIALS, VOCABULARY, check_words
+from kvroam.kvbackend.embedded.tokenizer import SPECIALS, VOCABULARY
+from kvroam.kvbackend.embedded.training import train
+from kvroam.kvbackend.embedded.training.corpus import read_corpus
+from kvroam.kvbackend.embedded.training.drills import block_row, generic_row, half_row, periodic, table_row
+from kvroam.kvbackend.embedded.training.exams import Recall, bits_per_byte, greedy, induction, recall, tables
+from kvroam.kvbackend.embedded.training.lessons import SessionMix, exam_row, key_words, session_row, text_row
+from kvroam.kvbackend.embedded.training.phases import PHASES, batch
+from kvroam.kvbackend.embedded.training.publish import publish
+from kvroam.kvbackend.embedded.training.report import drift_table
+from kvroam.kvbackend.embedded.training.sample import LoopGuard, sample_texts
+from kvroam.kvbackend.embedded.training.vocabulary import check_words
 from kvroam.kvbackend.embedded.words import NOUNS, SUFFIXES, held_out
 
 # The report says .996 and .990 for the shipped weights; 128 questions are asked here.

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import KVBackend, TransferPlan, codec
+from kvroam.kvbackend import KVBackend, TransferPlan
+from kvroam.kvbackend.codecs import payload as wire
 
 from .conftest import VOCAB
 
@@ -126,7 +127,7 @@ def test_machine_without_memory_is_one_clear_error_and_the_sessions_stay(backend
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(codec, "feed_layers", fail)
+    monkeypatch.setattr(wire, "feed_layers", fail)
     for call in (lambda: backend.stage(payload, source), lambda: backend.migrate([source], [PRUNED])):
         with pytest.raises(ConfigError, match="no memory for a payload"):
             call()

@@ -9,10 +9,9 @@ import transformers
 
 from kvroam.errors import ModelError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
-from kvroam.kvbackend.saliency import View
-from kvroam.kvbackend.settings import SCORER_NAMES
+from kvroam.kvbackend.scorers.view import View
 
-from .oracle import headwise_logits, kl, masked_logits
+from .masked_forward import headwise_logits, kl, masked_logits
 
 VOCAB = 256
 SHAPE = dict(
@@ -137,7 +136,7 @@ def test_lists_per_head_equal_the_per_head_oracle(network, device):
         assert drift.kl[0] / count == pytest.approx(kl(full, degraded).mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", SCORER_NAMES)
+@pytest.mark.parametrize("name", list(SCORERS))
 def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     """On every device the window is eager attention's; the other scorers agree with the CPU's."""
     tokens, network = script(), build("Qwen3")
@@ -146,8 +145,8 @@ def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     backend = KVBackend(network.to(device), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     reference = KVBackend(build("Qwen3"), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     session, twin = backend.open(tokens, 90), reference.open(tokens, 90)
-    scores = SCORERS[name](View(session, 90, backend.llm.scaling, backend.settings))
-    expected = SCORERS[name](View(twin, 90, reference.llm.scaling, reference.settings))
+    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope))
+    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope))
     if name == "window-raw":
         expected = torch.stack(attention)[:, 0, :, 58:].mean((0, 1)).sum(0).numpy()
     assert scores == pytest.approx(expected, abs=1e-5)

@@ -10,7 +10,7 @@ from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.drift import Marks, count_recall
 
 from .conftest import VOCAB
-from .oracle import masked_logits
+from .masked_forward import masked_logits
 
 
 def test_hand_made_case():
