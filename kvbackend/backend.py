@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, KvroamError
-from .codecs import payload as wire
 from .codecs.checksum import Buffer
+from .codecs.table import codec
 from .drift import Drift
 from .handover.budget import encode_within_bytes, within_tokens
 from .handover.ticket import Ticket
@@ -103,11 +103,11 @@ class KVBackend:
         return 0 if self._memo is None else self._memo.hits
 
     def bytes_per_token(self, bits: int) -> float:
-        """Payload bytes per token at 32, 16, 8, 4 or 2 bits, scales and positions included, header not."""
+        """Payload bytes per token at the width of a codec, scales and positions included, header not."""
         TransferPlan(bits=bits)
         shape = self.llm.geometry
         lists = shape.layers * shape.kv_heads if self.settings.scope == "head" else 1
-        return wire.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits) + 4 * (lists - 1)
+        return codec(bits).wire_bits_per_token(shape.layers, shape.kv_heads, shape.head_dim) / 8 + 4 * lists
 
     def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from .codecs.table import codec
 from .scorers.base import Scorer
 from .scorers.table import SCORERS
 from .scorers.window import Window
 
 SCOPES = ("sequence", "head")
-BIT_WIDTHS = (32, 16, 8, 4, 2)
 HALVES = ("served", "float16", "bfloat16")
 
 
@@ -73,7 +73,7 @@ class TransferPlan:
 
     Args:
         keep: fraction (0, 1] of the script tokens in [prefix, snapshot) whose keys and values are sent.
-        bits: 16 (see `half`), 8, 4 or 2 (quantised), or 32.
+        bits: width of a number, of a codec in `codecs/table.py`: 16 (see `half`), 8, 4 or 2 (quantised), or 32.
         prefix_tokens: tokens [0, prefix) are rebuilt from token ids at the target, hence exact.
         snapshot_tokens: pruning chooses among [prefix, snapshot); tokens after it are all sent. None is the length.
         budget_tokens: instead of `keep`, how many tokens the payload holds at most, those after the snapshot included;
@@ -93,8 +93,10 @@ class TransferPlan:
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:
             raise ConfigError(f"keep = {self.keep} is outside (0, 1]; give the fraction of tokens to send")
-        if self.bits not in BIT_WIDTHS:
-            raise ConfigError(f"bits = {self.bits} cannot be encoded; use one of {', '.join(map(str, BIT_WIDTHS))}")
+        try:
+            codec(self.bits)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if self.half not in HALVES:
             raise ConfigError(f"half = {self.half!r} is no 16-bit format; use one of {', '.join(HALVES)}")
         if self.prefix_tokens < 0:

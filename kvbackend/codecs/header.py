@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from ...errors import PayloadError
-from ..settings import BIT_WIDTHS
+from .table import codec
 
 WIRE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WIRE_SCOPES = {"sequence": "token", "head": "head"}  # as version 3 of the format spells them
@@ -25,8 +25,8 @@ class Header:
     n_ctx: int  # position of the next token [tokens]
     prefix: int  # tokens [0, prefix) are not in the payload
     count: int  # tokens in the payload
-    bits: int  # 32, 16, 8, 4 or 2
-    dtype: str  # of the numbers at 16 and 32 bits, "float16" for scales otherwise
+    bits: int  # of a codec in `table.py`
+    dtype: str  # of the numbers, or of the scales of a quantised payload
     layers: int
     kv_heads: int
     head_dim: int
@@ -106,11 +106,11 @@ def check(header: Header, expected: Expected) -> None:
         theirs, ours = getattr(header, name), getattr(expected, name)
         if theirs != ours:
             raise PayloadError(f"payload has {name} = {theirs}, this model has {ours}; use the same model")
-    if header.bits not in BIT_WIDTHS or header.dtype not in WIRE_DTYPES:
-        raise PayloadError(f"{header.bits} bits of {header.dtype!r} are unknown; use one of {BIT_WIDTHS}")
-    numbers = WIRE_DTYPES[header.dtype]
-    wrong = numbers != torch.half if header.bits < 16 else torch.finfo(numbers).bits != header.bits
-    if wrong:
+    try:
+        dtypes = codec(header.bits).dtypes
+    except ValueError as error:
+        raise PayloadError(f"the payload's {error}; use the same kvroam on both sides") from error
+    if header.dtype not in dtypes:
         raise PayloadError(f"dtype {header.dtype!r} does not go with {header.bits} bits; encode the cache again")
     if header.prefix + header.count < 1:
         raise PayloadError("the payload holds no tokens and no prefix; encode the cache again")

@@ -11,8 +11,8 @@ Every chunk, padded with zeros to a multiple of 8 bytes (numbers are little endi
     8 bytes  checksum (XXH3, 64 bits) of everything before in this chunk
 
 The body of the header is the length of its JSON, the JSON, zeros up to a multiple of 8, and the positions as int32.
-The body of layer i is rows [count, 2, Hkv, D] at 16 or 32 bits, or what `quantise.encode_layer` makes of them. A
-payload without tokens is a header alone; a payload in one piece is the concatenation of its chunks.
+The body of layer i is rows [count, 2, Hkv, D], packed as the codec of the header's width says (`table.py`). A payload
+without tokens is a header alone; a payload in one piece is the concatenation of its chunks.
 
 Because each checksum covers the one before, a chunk that is missing, repeated, out of order or of another payload is
 noticed when it arrives. Nothing is unpickled. Nothing is allocated for a layer before its chunk has been checked, nor
@@ -27,14 +27,12 @@ import numpy as np
 import torch
 
 from ...errors import PayloadError
-from . import quantise
-from .checksum import Buffer, all_finite, copy_finite, words_of
+from .checksum import Buffer
 from .frames import body_of, chunk_end, chunk_size, seal, split, unseal
-from .header import MAX_TEXT_BYTES, WIRE_DTYPES, Expected, Header, check, read_text, write_text
+from .header import MAX_TEXT_BYTES, Expected, Header, check, read_text, write_text
+from .packing import packing_of
 
 _TEXT = struct.Struct("<I")
-_NOT_FINITE = "a layer holds NaN or infinity; encode the cache again"
-_INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
 def pack(header: Header, positions: np.ndarray, kv: torch.Tensor, rows: torch.Tensor | None = None) -> bytearray:
@@ -179,40 +177,14 @@ class Decoder:
         return torch.stack(self._layers, dim=1)
 
     def _out_dtype(self, header: Header) -> torch.dtype:
-        return self._dtype or (WIRE_DTYPES[header.dtype] if header.bits >= 16 else torch.float32)
+        return self._dtype or packing_of(header).dtype(header)
 
     def _read_layer(self, body: memoryview, header: Header) -> torch.Tensor:
         """One layer [count, 2, Hkv, D] at the receiver's dtype, checked to be finite."""
         if len(body) != _body_size(header, 1):
             raise PayloadError(f"a layer has {len(body)} bytes not {_body_size(header, 1)}; encode the cache again")
-        wire, wanted = WIRE_DTYPES[header.dtype], self._out_dtype(header)
-        shape = (header.count, 2, header.kv_heads, header.head_dim)
         place = None if self._rows is None else self._rows[:, len(self._layers)]
-        if header.bits >= 16 and wire == wanted and self._device.type == "cpu":
-            place = torch.empty(shape, dtype=wire) if place is None else place
-            # Integers, because numpy has no bfloat16; torch would warn that the payload cannot be written to.
-            numbers = place.view(_INTEGERS[wire]).numpy()
-            arrived = np.frombuffer(body, numbers.dtype).reshape(shape)
-            source, into = words_of(arrived), words_of(numbers)
-            if source is not None and into is not None:
-                finite = copy_finite(source, header.dtype, into)
-            else:
-                numbers[:], finite = arrived, all_finite(body, header.dtype)
-            if not finite:
-                raise PayloadError(_NOT_FINITE)
-            return place
-        if header.bits >= 16 and not all_finite(body, header.dtype):
-            raise PayloadError(_NOT_FINITE)
-        raw = torch.empty(len(body), dtype=torch.uint8)
-        raw.numpy()[:] = np.frombuffer(body, np.uint8)
-        raw = raw.to(self._device)
-        if header.bits >= 16:
-            layer = raw.view(wire).view(shape).to(wanted)
-        else:
-            layer = quantise.decode_layer(raw, header.count, header.kv_heads, header.head_dim, header.bits).to(wanted)
-        if (header.bits < 16 or wire != wanted) and not bool(layer.isfinite().all()):
-            raise PayloadError(f"a layer holds NaN or infinity as {wanted}; encode the cache again")
-        return layer if place is None else place.copy_(layer)
+        return packing_of(header).read(body, header, self._out_dtype(header), self._device, place)
 
 
 def unpack(
@@ -267,15 +239,6 @@ def payload_bytes(header: Header) -> int:
     return size + header.layers * chunk_size(_body_size(header, 1)) if header.count else size
 
 
-def bytes_per_token(layers: int, kv_heads: int, head_dim: int, bits: int) -> float:
-    """Payload bytes per token of a long cache: numbers, scales and zeros, and the position [bytes]."""
-    numbers = layers * 2 * kv_heads * head_dim
-    if bits >= 16:
-        return numbers * bits / 8 + 4
-    scales = layers * kv_heads * 4 * (1 + head_dim / quantise.GROUP)
-    return numbers * bits / 8 + scales + 4
-
-
 def _fill(
     view: memoryview,
     header: Header,
@@ -302,29 +265,7 @@ def _fill(
 
 def _fill_layer(body: memoryview, header: Header, layer: torch.Tensor, rows: torch.Tensor | None) -> None:
     """Write rows of one layer [n, 2, Hkv, D] to a body of their exact size."""
-    out = torch.frombuffer(body, dtype=torch.uint8)
-    dtype = WIRE_DTYPES[header.dtype]
-    if header.bits < 16:
-        layer = layer if rows is None else layer.index_select(0, rows)
-        parts = quantise.encode_layer(layer, header.bits)
-        # One number that float16 cannot hold makes its scale, its zero or the top of its range infinite.
-        scales = [part.float() for part in parts[:4]]
-        top = 2**header.bits - 1
-        ranges = [scales[1] + top * scales[0], scales[3] + top * scales[2]]
-        finite = all(bool(x.half().isfinite().all()) for x in (*scales, *ranges))
-        out.copy_(torch.cat([part.reshape(-1).view(torch.uint8) for part in parts]))
-    else:
-        target = out.view(dtype).view(header.count, 2, header.kv_heads, header.head_dim)
-        source = into = None
-        if layer.dtype == dtype and layer.device == target.device:
-            # Integers, because numpy has no bfloat16.
-            source, into = (words_of(x.view(_INTEGERS[dtype]).numpy()) for x in (layer, target))
-        if source is not None and into is not None:
-            finite = copy_finite(source, header.dtype, into, None if rows is None else rows.numpy())
-        else:
-            target.copy_(layer if rows is None else layer.index_select(0, rows))
-            finite = all_finite(body, header.dtype)
-    if not finite:
+    if not packing_of(header).write(body, header, layer, rows):
         raise PayloadError(
             f"the cache holds NaN, infinity or numbers that {header.bits} bits cannot represent; send it with "
             "bits = 32, or rebuild it from token ids"
@@ -360,9 +301,7 @@ def _chunks(header: Header) -> int:
 def _body_size(header: Header, index: int) -> int:
     if not index:
         return _text_end(len(write_text(header))) + 4 * math.prod(header.places)
-    if header.bits >= 16:
-        return header.count * 2 * header.kv_heads * header.head_dim * header.bits // 8
-    return quantise.layer_bytes(header.count, header.kv_heads, header.head_dim, header.bits)
+    return packing_of(header).layer_bytes(header)
 
 
 def _text_end(size: int) -> int:

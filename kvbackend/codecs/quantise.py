@@ -1,14 +1,57 @@
-"""Asymmetric quantisation of one layer's cached keys and values to 8, 4 or 2 bits.
+"""Asymmetric quantisation of one layer's cached keys and values to a number of bits that divides 8.
 
 Keys have outlier channels, so they share a scale per channel over a group of tokens; values are scaled per token.
 
 Source: KIVI, arXiv 2402.02750 (axes and grouping); scales and zeros are float16 and travel with the payload.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-GROUP = 32  # [tokens] that share a key scale
+from ...errors import PayloadError
+from .header import Header
+from .table import KEY_GROUP
+
+
+def layer_bytes(header: Header) -> int:
+    """Bytes of one layer, scales and zeros included."""
+    count, heads, dim = header.count, header.kv_heads, header.head_dim
+    scales = 4 * (-(-count // KEY_GROUP) * heads * dim + count * heads)
+    return scales + 2 * _code_bytes(count * heads * dim, header.bits)
+
+
+def dtype(header: Header) -> torch.dtype:
+    """float32: what codes and scales make."""
+    return torch.float32
+
+
+def write(body: memoryview, header: Header, layer: torch.Tensor, rows: torch.Tensor | None) -> bool:
+    """Quantise rows of a layer [n, 2, Hkv, D] to a body; whether scales and ranges are finite."""
+    parts = encode_layer(layer if rows is None else layer.index_select(0, rows), header.bits)
+    out = torch.frombuffer(body, dtype=torch.uint8)
+    out.copy_(torch.cat([part.reshape(-1).view(torch.uint8) for part in parts]))
+    # One number that float16 cannot hold makes its scale, its zero or the top of its range infinite.
+    scales = [part.float() for part in parts[:4]]
+    top = 2**header.bits - 1
+    ranges = [scales[1] + top * scales[0], scales[3] + top * scales[2]]
+    return all(bool(x.half().isfinite().all()) for x in (*scales, *ranges))
+
+
+def read(
+    body: memoryview, header: Header, wanted: torch.dtype, device: torch.device, place: torch.Tensor | None
+) -> torch.Tensor:
+    """The layer [count, 2, Hkv, D] as `wanted`.
+
+    Raises:
+        PayloadError: it holds NaN or infinity as `wanted`.
+    """
+    raw = torch.empty(len(body), dtype=torch.uint8)
+    raw.numpy()[:] = np.frombuffer(body, np.uint8)
+    layer = decode_layer(raw.to(device), header.count, header.kv_heads, header.head_dim, header.bits).to(wanted)
+    if not bool(layer.isfinite().all()):
+        raise PayloadError(f"a layer holds NaN or infinity as {wanted}; encode the cache again")
+    return layer if place is None else place.copy_(layer)
 
 
 def encode_layer(layer: torch.Tensor, bits: int) -> list[torch.Tensor]:
@@ -27,22 +70,16 @@ def encode_layer(layer: torch.Tensor, bits: int) -> list[torch.Tensor]:
 
 
 def decode_layer(raw: torch.Tensor, count: int, heads: int, dim: int, bits: int) -> torch.Tensor:
-    """Float32 [K, 2, Hkv, D] from the bytes of what `encode_layer` returned, uint8 [layer_bytes]."""
-    halves = [-(-count // GROUP) * heads * dim] * 2 + [count * heads] * 2
+    """Float32 [K, 2, Hkv, D] from the bytes of what `encode_layer` returned, uint8 [bytes]."""
+    halves = [-(-count // KEY_GROUP) * heads * dim] * 2 + [count * heads] * 2
     split = raw.split([2 * n for n in halves] + [_code_bytes(count * heads * dim, bits)] * 2)
     scales = [part.view(torch.float16).float() for part in split[:4]]
     out = torch.empty(count, 2, heads, dim, device=raw.device)
-    key_scale, key_zero = (s.view(-1, heads, dim).repeat_interleave(GROUP, 0)[:count] for s in scales[:2])
+    key_scale, key_zero = (s.view(-1, heads, dim).repeat_interleave(KEY_GROUP, 0)[:count] for s in scales[:2])
     value_scale, value_zero = (s.view(count, heads, 1) for s in scales[2:])
     torch.addcmul(key_zero, _unpacked(split[4], (count, heads, dim), bits), key_scale, out=out[:, 0])
     torch.addcmul(value_zero, _unpacked(split[5], (count, heads, dim), bits), value_scale, out=out[:, 1])
     return out
-
-
-def layer_bytes(count: int, heads: int, dim: int, bits: int) -> int:
-    """Bytes of one quantised layer of `count` tokens, scales and zeros included."""
-    scales = 4 * (-(-count // GROUP) * heads * dim + count * heads)
-    return scales + 2 * _code_bytes(count * heads * dim, bits)
 
 
 def _code_bytes(numbers: int, bits: int) -> int:
@@ -51,10 +88,10 @@ def _code_bytes(numbers: int, bits: int) -> int:
 
 def _grouped(keys: torch.Tensor) -> torch.Tensor:
     """[K, ...] to [ceil(K / 32), 32, ...], the last token repeated to fill the last group."""
-    missing = -len(keys) % GROUP
+    missing = -len(keys) % KEY_GROUP
     if missing:
         keys = torch.cat([keys, keys[-1:].expand(missing, *keys.shape[1:])])
-    return keys.unflatten(0, (-1, GROUP))
+    return keys.unflatten(0, (-1, KEY_GROUP))
 
 
 def _quantise(x: torch.Tensor, axis: int, bits: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 from ...errors import ConfigError, PayloadError
 from ..codecs import payload
 from ..codecs.checksum import Buffer
+from ..codecs.table import codec
 from ..model.forward import LanguageModel
 from ..sessions.reference import Reference
 from ..sessions.session import Session
@@ -96,7 +97,7 @@ def receive(
             f"the payload's {n_ctx} tokens are not the first of this script of {len(reference)}; "
             "restore it with the script it was made from"
         )
-    if header.prefix + header.count < n_ctx or header.bits < 16:  # else it may be whole and take no memory
+    if header.prefix + header.count < n_ctx or not codec(header.bits).lossless:  # else it may be whole and need none
         reserve(header.prefix + header.count)
     kv, positions = payload.feed_layers(decoder, blob), decoder.positions
     if header.prefix:
@@ -137,12 +138,10 @@ def choose(
 
 
 def _wire_dtype(llm: LanguageModel, plan: TransferPlan) -> str:
-    """Numbers at 32 and 16 bits, and scales below, as the header names them."""
-    if plan.bits != 16:
-        return "float32" if plan.bits == 32 else "float16"
-    if plan.half == "served":
-        return "bfloat16" if llm.cache_dtype == torch.bfloat16 else "float16"
-    return plan.half
+    """What the header names: the type of the numbers, or of the scales."""
+    dtypes = codec(plan.bits).dtypes
+    chosen = str(llm.cache_dtype).removeprefix("torch.") if plan.half == "served" else plan.half
+    return chosen if chosen in dtypes else dtypes[0]
 
 
 def _digest(reference: Reference, length: int) -> str:

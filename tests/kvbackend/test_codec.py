@@ -13,6 +13,7 @@ from kvroam.kvbackend.codecs.checksum import all_finite, xxh3
 from kvroam.kvbackend.codecs.header import Expected, Header, write_text
 from kvroam.kvbackend.codecs.payload import Decoder, encode, pack, split, unpack
 from kvroam.kvbackend.codecs.quantise import encode_layer
+from kvroam.kvbackend.codecs.table import codec as codec_of
 
 EXPECTED = Expected("m" * 32, "t" * 32, layers=2, kv_heads=2, head_dim=8)
 FORMATS = [(32, "float32"), (16, "float16"), (16, "bfloat16"), (8, "float16"), (4, "float16"), (2, "float16")]
@@ -241,7 +242,7 @@ def test_payload_size_is_what_bytes_per_token_says(bits, dtype):
     scales = 2 * 2 * 4 * (1 + 8 / 32)
     expected = {32: 256, 16: 128, 8: 64 + scales, 4: 32 + scales, 2: 16 + scales}[bits] + 4
     sizes = [len(pack(make_header(n, bits, dtype), *make_rows(n))) for n in (64, 192)]
-    assert codec.bytes_per_token(2, 2, 8, bits) == expected
+    assert codec_of(bits).wire_bits_per_token(2, 2, 8) / 8 + 4 == expected
     assert (sizes[1] - sizes[0]) / 128 == pytest.approx(expected, abs=0.1)
 
 
