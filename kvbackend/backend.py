@@ -198,7 +198,7 @@ class KVBackend:
             ConfigError: a closed session, or no memory left.
         """
         check_open([session])
-        monitor = Monitor(session, self.llm.scaling, self.settings.watched, self.settings.scope)
+        monitor = Monitor(session, self.llm.scaling, self.settings.monitor_window, self.settings.scope)
         monitor.update()
         self._ledger.require(monitor.nbytes)
         session.monitor = monitor

@@ -55,7 +55,7 @@ class KVSettings:
         return self._made(SCORERS[self.scorer]) if isinstance(self.scorer, str) else self.scorer
 
     @property
-    def watched(self) -> int:
+    def monitor_window(self) -> int:
         """Newest queries that a monitor keeps [tokens]: the scorer's window, the usual one where it has none."""
         return getattr(self.ranking, "window", self.window or Window.window)
 

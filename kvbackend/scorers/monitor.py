@@ -30,7 +30,7 @@ class Monitor:
     """
 
     def __init__(self, session: Session, scaling: float, window: int, scope: str) -> None:
-        self._session, self._scaling, self._window, self._scope = session, scaling, window, scope
+        self._session, self._scaling, self.window, self._scope = session, scaling, window, scope
         self._rows: Rows | None = None
         self.length = 0  # queries before this position are in the ring [tokens]
         self._ring = torch.zeros(0)  # [..., window, capacity], the query of position p in slot p % window
@@ -42,7 +42,7 @@ class Monitor:
 
     def update(self) -> None:
         """Take in the tokens that the session has read since; all of the window where its cache was replaced."""
-        session, window = self._session, self._window
+        session, window = self._session, self.window
         if session.rows is not self._rows or self.length > session.length:
             self._rows, self.length = session.rows, 0
         if self.length == session.length:
@@ -57,7 +57,7 @@ class Monitor:
 
     def attention(self, view: View, start: int) -> np.ndarray | None:
         """What `View.attention` returns, float64 [..., n]; None where the view is not of this window."""
-        session, window = self._session, self._window
+        session, window = self._session, self.window
         if view.session is not session or view.stop != session.length or start != max(0, view.stop - window):
             return None
         if view.per_head != (self._scope == "head" or session.positions.ndim == 3):
@@ -67,7 +67,7 @@ class Monitor:
 
     def _reserve(self, view: View) -> None:
         """Make the ring wide enough for the view; a new one where the lists are shared by other heads than before."""
-        shape, needed = (*view.lead, self._window), len(view.keys)
+        shape, needed = (*view.lead, self.window), len(view.keys)
         same = self._ring.shape[:-1] == shape
         if same and self._ring.shape[-1] >= needed and self.length:
             return
