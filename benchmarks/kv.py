@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kvroam.compat import attention_of
 from kvroam.errors import ConfigError, run_command
 
 Row = dict[str, Any]  # part, case, threads, value, unit, target ("" where there is none)
@@ -139,7 +140,7 @@ def handover_rows(
     llm = backend.llm
     rng = np.random.default_rng(0)
     found = []
-    model, implementation = llm.model, llm.model.config._attn_implementation
+    model, implementation = llm.model, attention_of(llm.model)
     context = 512
     for batch in batches:
         length = context + horizon
@@ -299,7 +300,7 @@ def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: i
         tiny: two narrow layers instead, to try the code where there is no such GPU.
     """
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, Qwen2Config
 
     from kvroam.kvbackend import KVBackend, TransferPlan
 
@@ -311,7 +312,7 @@ def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: i
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(device):
-        model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     backend = KVBackend(model, cache_dtype=torch.bfloat16, memory_bytes=100 << 30, memo=False)
     rng, found, horizon, group = np.random.default_rng(0), [], 32, min(8, sessions)
     for context in contexts:

@@ -34,13 +34,13 @@ def load_model(
     """
     import torch
     from safetensors.torch import load_file
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
     verify(folder, ("config.json", "model.safetensors", "tokenizer.json"))
     try:
         config = LlamaConfig.from_json_file(str(folder / "config.json"))
         with torch.random.fork_rng(devices=[]):
-            model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         missing, unknown = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     except Exception as error:
         raise ModelError(f"embedded model: {folder} cannot be loaded ({error}); reinstall kvroam") from error

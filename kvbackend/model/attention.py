@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, Cache, DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from ...compat import attend_with
 
 NAME = "kvroam"
 
@@ -104,5 +106,4 @@ def slab_cache(slab: torch.Tensor, start: int, cache_dtype: torch.dtype) -> Cach
 
 def install(model: Any) -> None:
     """Make `model` attend through `tapped_attention`; the model object is changed."""
-    AttentionInterface.register(NAME, tapped_attention)
-    model.set_attn_implementation(NAME)
+    attend_with(model, NAME, tapped_attention)

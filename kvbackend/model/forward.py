@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ...compat import attention_of
 from ...errors import ModelError
 from .attention import Tap, install, slab_cache
 from .lean import Lean, fits, linear
@@ -84,7 +85,7 @@ class LanguageModel:
         self.cache_dtype = cache_dtype
         self.fingerprint = fingerprint(model)
         self._lean: Lean | None = None
-        before = model.config._attn_implementation
+        before = attention_of(model)
         try:
             self.scaling, self.attention_modules = self._probe(name)
         except ModelError:

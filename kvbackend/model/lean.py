@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...compat import onednn_linear
 from ..threads import spread
 from . import kernels
 
@@ -156,22 +157,11 @@ def linear(x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
     weight, bias = layer.weight, layer.bias
     if _ONEDNN is None or x.shape[0] * weight.numel() < _MANY or weight.numel() > _LARGE:
         return F.linear(x, weight, bias)
-    return _ONEDNN(x, weight, bias, "none", [], "")
+    return _ONEDNN(x, weight, bias)
 
 
 _MANY = 1 << 20  # multiplications, below which the call itself costs more
 _LARGE = 1 << 19  # weights, above which they would have to be reordered first
 
 
-def _onednn() -> Any:
-    """The operator, or None where this torch does not have it or its numbers are not those of F.linear."""
-    x, layer = torch.linspace(-1.0, 1.0, 32).view(4, 8), torch.linspace(-2.0, 1.0, 24).view(3, 8)
-    try:
-        found: Any = torch.ops.mkldnn._linear_pointwise
-        same = torch.allclose(found(x, layer, None, "none", [], ""), F.linear(x, layer), atol=1e-5)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return None
-    return found if same else None
-
-
-_ONEDNN = _onednn()
+_ONEDNN = onednn_linear()

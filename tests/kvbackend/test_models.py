@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from kvroam.compat import attention_of
 from kvroam.errors import ModelError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
 from kvroam.kvbackend.scorers.view import View
@@ -211,10 +212,10 @@ def test_models_that_cannot_be_pruned_are_refused_with_the_reason(name, changes,
 def test_logits_that_are_more_than_the_head_are_found_out_and_attention_is_put_back():
     """Granite divides its logits, which no list of layer types tells: only the comparison of logits can."""
     model = build("Granite", logits_scaling=3.0)
-    before = model.config._attn_implementation
+    before = attention_of(model)
     with pytest.raises(ModelError, match="logits differ"):
         KVBackend(model)
-    assert model.config._attn_implementation == before != "kvroam"
+    assert attention_of(model) == before != "kvroam"
 
 
 def test_rope_that_depends_on_the_length_in_one_kind_of_layer_is_refused():

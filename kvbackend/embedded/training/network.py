@@ -34,10 +34,10 @@ ROPE_THETA = 1e5
 
 def build_model(dtype: torch.dtype) -> LlamaForCausalLM:
     """An untrained model with the shipped shape; weights come from torch's global generator."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(**SHAPE, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
-    return LlamaForCausalLM._from_config(config, attn_implementation="sdpa").to(dtype=dtype)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype=dtype)
 
 
 def write_model(model: LlamaForCausalLM, out: Path) -> None:
