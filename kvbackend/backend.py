@@ -30,6 +30,8 @@ from .settings import KVSettings, TransferPlan
 class KVBackend:
     """Sessions on one language model.
 
+    torch's number of threads is used as it is and never changed; on a busy machine, one thread is often much faster.
+
     Args:
         model: a Hugging Face causal language model with rotary positions and full attention in every layer; it is
             put in eval mode and its attention implementation is replaced.
