@@ -74,7 +74,7 @@ class TransferPlan:
     Args:
         keep: fraction (0, 1] of the script tokens in [prefix, snapshot) whose keys and values are sent.
         bits: width of a number, of a codec in `codecs/table.py`: 16 (see `half`), 8, 4 or 2 (quantised), or 32.
-        prefix_tokens: tokens [0, prefix) are rebuilt from token ids at the target, hence exact.
+        prefix_tokens: tokens [0, prefix) are rebuilt from token ids at the target and so are exact.
         snapshot_tokens: pruning chooses among [prefix, snapshot); tokens after it are all sent. None is the length.
         budget_tokens: instead of `keep`, how many tokens the payload holds at most, those after the snapshot included;
             where heads choose on their own, how many each head holds.
@@ -98,7 +98,7 @@ class TransferPlan:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if self.half not in HALVES:
-            raise ConfigError(f"half = {self.half!r} is no 16-bit format; use one of {', '.join(HALVES)}")
+            raise ConfigError(f"half = {self.half!r} is not a 16-bit format; use one of {', '.join(HALVES)}")
         if self.prefix_tokens < 0:
             raise ConfigError(f"prefix_tokens = {self.prefix_tokens} is negative; use 0 for no prefix")
         if self.snapshot_tokens is not None and self.snapshot_tokens < 0:

@@ -35,7 +35,7 @@ class Header:
     scope: str = "sequence"  # "sequence": one position per row; "head": one per row, layer and KV head
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def position_shape(self) -> tuple[int, ...]:
         """Shape of the positions: [count], or [count, L, Hkv] where every head keeps its own tokens."""
         return (self.count,) if self.scope == "sequence" else (self.count, self.layers, self.kv_heads)
 
@@ -124,6 +124,6 @@ def check(header: Header, expected: Expected) -> None:
         raise PayloadError(f"scope {header.scope!r} is unknown; use one of {', '.join(WIRE_SCOPES)}")
     if not 0.0 < header.keep <= 1.0 or not 0 <= header.snapshot <= header.n_ctx:
         raise PayloadError(
-            f"keep = {header.keep} or snapshot = {header.snapshot} is no plan for {header.n_ctx} tokens; "
+            f"keep = {header.keep} or snapshot = {header.snapshot} does not fit {header.n_ctx} tokens; "
             "encode the cache again"
         )

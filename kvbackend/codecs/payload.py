@@ -96,7 +96,7 @@ class Decoder:
 
     Attributes:
         header: of the payload, None before the first chunk.
-        positions: int32, script positions of the rows, of shape `header.places`.
+        positions: int32, script positions of the rows, of shape `header.position_shape`.
     """
 
     def __init__(
@@ -280,9 +280,9 @@ def _read_header(body: memoryview, expected: Expected) -> tuple[Header, np.ndarr
         raise PayloadError(f"a header of {len(body)} bytes cannot hold {size} of text; encode the cache again")
     header = read_text(bytes(body[_TEXT.size : _TEXT.size + size]))
     check(header, expected)
-    if len(body) - end != 4 * math.prod(header.places):
+    if len(body) - end != 4 * math.prod(header.position_shape):
         raise PayloadError(f"{len(body) - end} bytes of positions for {header.count} tokens; encode the cache again")
-    positions = np.frombuffer(body[end:], "<i4").astype(np.int32).reshape(header.places)
+    positions = np.frombuffer(body[end:], "<i4").astype(np.int32).reshape(header.position_shape)
     present = positions != -1 if header.scope == "head" else np.ones(1, bool)
     before = np.maximum.accumulate(positions, axis=0)[:-1]
     wrong = (positions < header.prefix) | (positions >= header.n_ctx)
@@ -300,7 +300,7 @@ def _chunks(header: Header) -> int:
 
 def _body_size(header: Header, index: int) -> int:
     if not index:
-        return _text_end(len(write_text(header))) + 4 * math.prod(header.places)
+        return _text_end(len(write_text(header))) + 4 * math.prod(header.position_shape)
     return packing_of(header).layer_bytes(header)
 
 

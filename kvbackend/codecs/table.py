@@ -20,8 +20,8 @@ class Codec:
         dtypes: what a payload's header may name: the type of its numbers, or of its scales; the first by default.
         lossless: whether a cache that is served at 16 bits comes back bit by bit.
         in_plans: whether a plan of the environments may use it.
-        head_bits: bits beside the numbers per token, layer and KV head, such as the scale of a value.
-        channel_bits: bits beside the numbers per token, layer, KV head and channel: a key's share of its group's scale.
+        head_bits: further bits per token, layer and KV head, such as the scale of a value.
+        channel_bits: further bits per token, layer, KV head and channel: a key's share of its group's scale.
     """
 
     bits: int

@@ -15,7 +15,7 @@ from .ranking import rank
 from .selection import budget_tokens, select_slots
 
 
-def differs(settings: KVSettings, session: Session, prefix: int, snapshot: int, keep: float) -> bool:
+def heads_will_differ(settings: KVSettings, session: Session, prefix: int, snapshot: int, keep: float) -> bool:
     """Whether a plan leaves the heads of a session with different tokens: it prunes per head, or one did before."""
     positions = session.positions
     if positions.ndim == 3:

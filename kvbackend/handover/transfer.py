@@ -51,7 +51,7 @@ def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Sess
     length, snapshot = session.length, snapshot_of(session, plan)
     prefix = min(plan.prefix_tokens, length)
     kv, positions, rows = session.kv, session.positions, None
-    if per_head.differs(settings, session, prefix, snapshot, plan.keep):
+    if per_head.heads_will_differ(settings, session, prefix, snapshot, plan.keep):
         kv, positions = per_head.choose_slots(llm, settings, session, prefix, snapshot, plan.keep)
     else:
         chosen = choose(llm, settings, session, prefix, snapshot, plan.keep)

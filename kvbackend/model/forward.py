@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...compat import attention_of
 from ...errors import ModelError
 from .attention import Tap, install, slab_cache
-from .lean import Lean, fits, linear
+from .lean import Lean, linear, supports
 from .suitability import refuse_unsuitable
 
 
@@ -209,7 +209,7 @@ class LanguageModel:
     @torch.inference_mode()
     def _faster(self) -> Lean | None:
         """The lean forward pass, where it gives the numbers of the model's own modules; None elsewhere."""
-        if not fits(self.model) or not isinstance(self.head, torch.nn.Linear):
+        if not supports(self.model) or not isinstance(self.head, torch.nn.Linear):
             return None
         shape = self.geometry
         lean = Lean(self.base, shape.heads, shape.kv_heads, shape.head_dim, self.scaling)

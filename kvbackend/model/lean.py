@@ -22,7 +22,7 @@ _NO_WEIGHT = np.empty(0, np.float32)
 _ALL_HELD = np.empty((0, 0, 0), bool)
 
 
-def fits(model: Any) -> bool:
+def supports(model: Any) -> bool:
     """Whether a model is of a kind that `Lean` computes, in float32 on the CPU."""
     config = model.config
     weights = list(model.parameters())

@@ -31,6 +31,7 @@ class View:
         positions: int [n], or [L, Hkv, n] with -1 for none where the heads of the cache hold different tokens.
         keys: [n, L, Hkv, D].
         per_head: whether the scores are [L, Hkv, n].
+        lead: what stands before n in that shape: (), or (L, Hkv).
     """
 
     def __init__(self, session: Session, stop: int, scaling: float, scope: str = "sequence") -> None:
@@ -41,7 +42,7 @@ class View:
         else:
             self.positions = np.ascontiguousarray(positions.transpose(1, 2, 0))
         self.keys = session.kv[: self.positions.shape[-1], :, 0]
-        self._turned: torch.Tensor | None = None
+        self._keys_by_head: torch.Tensor | None = None
         self.per_head = scope == "head" or positions.ndim == 3
         self.lead: tuple[int, ...] = tuple(self.keys.shape[1:3]) if self.per_head else ()
 
@@ -93,9 +94,9 @@ class View:
         """Attention that queries of positions [start, stop) pay, float32 [L, Hkv, heads per KV head, queries, n]."""
         queries = self.session.queries(start, stop)
         count, layers, heads, dim = queries.shape
-        if self._turned is None:
-            self._turned = self.keys.to(queries.dtype).permute(1, 2, 3, 0)  # [L, Hkv, D, n]
-        keys, kv_heads = self._turned, self.keys.shape[2]
+        if self._keys_by_head is None:
+            self._keys_by_head = self.keys.to(queries.dtype).permute(1, 2, 3, 0)  # [L, Hkv, D, n]
+        keys, kv_heads = self._keys_by_head, self.keys.shape[2]
         grouped = queries.permute(1, 2, 0, 3).reshape(layers, kv_heads, heads // kv_heads * count, dim)
         if self.positions.ndim == 1 and keys.device.type == "cpu" and keys.dtype == torch.float32:
             return self._compiled(grouped @ keys, start, count)

@@ -20,14 +20,14 @@ class Ledger:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0  # [bytes]
-        self._memo: OrderedDict[bytes, Reference] = OrderedDict()
+        self._references: OrderedDict[bytes, Reference] = OrderedDict()
         self._holders: dict[int, int] = {}  # id(reference) -> open sessions on it
 
     def get(self, key: bytes) -> Reference | None:
         """The remembered reference of this content, now the most recently used; None when there is none."""
-        found = self._memo.get(key)
+        found = self._references.get(key)
         if found is not None:
-            self._memo.move_to_end(key)
+            self._references.move_to_end(key)
         return found
 
     def remember(self, reference: Reference) -> None:
@@ -37,7 +37,7 @@ class Ledger:
             ConfigError: open sessions leave no room for it.
         """
         self.require(reference.nbytes)
-        self._memo[reference.key] = reference
+        self._references[reference.key] = reference
         if id(reference) not in self._holders:
             self.used += reference.nbytes
 
@@ -49,9 +49,9 @@ class Ledger:
         """
         if self.used + extra <= self.limit:
             return
-        for key, reference in list(self._memo.items()):
+        for key, reference in list(self._references.items()):
             if id(reference) not in self._holders:
-                del self._memo[key]
+                del self._references[key]
                 self.used -= reference.nbytes
                 if self.used + extra <= self.limit:
                     return
@@ -67,7 +67,7 @@ class Ledger:
     def hold(self, reference: Reference) -> None:
         """Count one more holder."""
         name = id(reference)
-        if name not in self._holders and self._memo.get(reference.key) is not reference:
+        if name not in self._holders and self._references.get(reference.key) is not reference:
             self.require(reference.nbytes)
             self.used += reference.nbytes
         self._holders[name] = self._holders.get(name, 0) + 1
@@ -78,13 +78,13 @@ class Ledger:
         self._holders[name] -= 1
         if not self._holders[name]:
             del self._holders[name]
-            if self._memo.get(reference.key) is not reference:
+            if self._references.get(reference.key) is not reference:
                 self.used -= reference.nbytes
 
 
 @contextmanager
 def allocating(what: str) -> Iterator[None]:
-    """Turn the machine's own lack of memory into an error that the user can mend.
+    """Turn a machine that has no memory left into an error that says what to do.
 
     Raises:
         ConfigError: there was not enough memory for `what`.

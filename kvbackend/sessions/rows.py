@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 _SPARE_TOKENS = 64
-Numbers = Any  # rows as a numpy array on the CPU, as a tensor elsewhere
+Array = Any  # rows as a numpy array on the CPU, as a tensor elsewhere
 
 
 class Rows:
@@ -48,8 +48,8 @@ class Rows:
         """Memory taken, spare room included."""
         return sum(x.numel() * x.element_size() for x in (self._kv, self._queries))
 
-    def grow(self, kv: Numbers, queries: Numbers, start: int) -> bool:
-        """Add new tokens [t, ...], as `numbers` gives them, at script positions start.. ; True when memory grew."""
+    def grow(self, kv: Array, queries: Array, start: int) -> bool:
+        """Add new tokens [t, ...], as `array_of` gives them, at script positions start.. ; True when memory grew."""
         new = kv.shape[0]
         count, own = self.count + new, self.own + new
         room = self._positions.shape[0]
@@ -63,14 +63,14 @@ class Rows:
             self._queries = _enlarged(self._queries, self.own, own)
         if enlarged:
             self._address()
-        self._kv_numbers[self.count : count] = kv
+        self._kv_array[self.count : count] = kv
         self._positions[self.count : count].T[:] = np.arange(start, start + new)
-        self._query_numbers[self.own : own] = queries
+        self._query_array[self.own : own] = queries
         self.count, self.own = count, own
         return enlarged
 
     def _address(self) -> None:
-        self._kv_numbers, self._query_numbers = numbers(self._kv), numbers(self._queries)
+        self._kv_array, self._query_array = array_of(self._kv), array_of(self._queries)
         self._room = len(self._queries)
 
     def copy(self) -> "Rows":
@@ -78,7 +78,7 @@ class Rows:
         return Rows(self.kv, self.positions, self.own_start, self.queries)
 
 
-def numbers(rows: torch.Tensor) -> Numbers:
+def array_of(rows: torch.Tensor) -> Array:
     """The same memory as a numpy array on the CPU, where slices of those cost a third; half precision as int16."""
     if rows.device.type != "cpu":
         return rows

@@ -8,7 +8,7 @@ import torch
 from ...errors import ConfigError
 from .ledger import Lease
 from .reference import Reference
-from .rows import Numbers, Rows
+from .rows import Array, Rows
 
 
 class Watcher(Protocol):
@@ -102,7 +102,7 @@ class Session:
         rows = 0 if self._rows is None else self._rows.nbytes
         self._lease.own(rows + (0 if self.monitor is None else self.monitor.nbytes))
 
-    def grow(self, kv: Numbers, queries: Numbers) -> None:
+    def grow(self, kv: Array, queries: Array) -> None:
         """Add the next tokens' rows and queries, see `Rows.grow`, to a degraded cache and move past them."""
         assert self._rows is not None
         if self._rows.grow(kv, queries, self.length):

@@ -9,7 +9,7 @@ from ..drift import Drift, count_recall
 from ..model.divergence import divergences
 from ..model.forward import LanguageModel
 from .reference import Reference
-from .rows import numbers
+from .rows import array_of
 from .session import Session
 
 _LOGITS_AT_ONCE = 1 << 22  # numbers in one block of logits
@@ -75,8 +75,8 @@ def _feed_degraded(
     drift.kl[where], drift.js[where], drift.delta_nll[where] = sums[0], sums[1], sums[3]
     drift.matches[where] = sums[2].astype(np.int64)
     if move:
-        kv = numbers(block.kv.to(sessions[0].kv.dtype, memory_format=torch.contiguous_format))
-        queries = numbers(block.queries)
+        kv = array_of(block.kv.to(sessions[0].kv.dtype, memory_format=torch.contiguous_format))
+        queries = array_of(block.queries)
     for j, (i, session, step) in enumerate(zip(where, sessions, steps, strict=True)):
         if session.reference.marks.rows:
             _recall(drift, i, session, step, rows[4, starts[j] : ends[j]] > 0, move)

@@ -179,6 +179,28 @@ def test_chunks_out_of_order_missing_repeated_or_foreign_are_refused_and_the_rig
     assert torch.equal(decoder.finish().float(), kv)
 
 
+@pytest.mark.parametrize("order", [(2, 1), (1, 1), (2, 2), (0, 1), (1, 3), (1, 65535)], ids=str)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_chunk_in_the_wrong_place_is_refused_although_the_chain_of_checksums_fits(order, at_once):
+    """Exchanged, repeated or misnumbered, and sealed again: only the index in the chunk tells that."""
+    positions, kv = make_rows(20)
+    layers = layer_bytes(kv)
+    honest = by_hand(write_text(make_header(20, 16)), positions, layers)
+    blob = last = bytes(split(honest)[0])
+    for index in order:
+        last = chunk(index, struct.unpack("<Q", last[-8:])[0], layers[index - 1 if 0 < index < 3 else 0])
+        blob += last
+    wrong = next(index for place, index in enumerate(order, 1) if index != place)
+    with pytest.raises(PayloadError, match=f"chunk {wrong} arrived"):
+        if at_once:
+            unpack(blob, EXPECTED)
+        else:
+            decoder = Decoder(EXPECTED)
+            for piece in split(blob):
+                decoder.feed(piece)
+    assert torch.equal(unpack(honest, EXPECTED)[2].float(), kv)
+
+
 def test_heads_may_keep_different_tokens():
     rng = np.random.default_rng(3)
     places = np.stack([np.sort(rng.choice(200, 12, replace=False)) for _ in range(4)], 1).reshape(12, 2, 2)

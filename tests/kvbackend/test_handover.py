@@ -1,14 +1,17 @@
 """Handovers in two phases, memory that runs out, broken caches, and measurements that are remembered."""
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import KVBackend, TransferPlan
+from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
 from kvroam.kvbackend.codecs import payload as wire
+from kvroam.kvbackend.scorers import Scorer
+from kvroam.kvbackend.sessions import Rows
 
 from .conftest import VOCAB
 
@@ -229,6 +232,42 @@ def test_whatever_a_measurement_depends_on_makes_it_another(model, tokens):
     assert backend.memo_hits == 0
     backend.measure([pruned(backend, tokens), backend.open(tokens, 120), pruned(backend, other)], 12)
     assert backend.memo_hits == 2
+
+
+@dataclass(frozen=True)
+class Oldest(Scorer):
+    """The first tokens, so that a cache does not change when the session reads on and is handed over again."""
+
+    def score(self, view):
+        return -view.positions.astype(float)
+
+
+def test_equal_caches_at_different_positions_are_measured_apart(model, tokens):
+    """The same rows of the same script, one session a token further than the other: other tokens are read next."""
+    settings = KVSettings(scorer=Oldest(), sinks=0, recent=0)
+    backend, plain = (KVBackend(copy.deepcopy(model), settings=settings, memo=memo) for memo in (True, False))
+    found = []
+    for owner in (backend, plain):
+        sessions = [pruned(owner, tokens, TransferPlan(budget_tokens=40), length) for length in (120, 121, 150)]
+        assert len({session.positions.tobytes() for session in sessions}) == 1
+        assert all(torch.equal(session.kv, sessions[0].kv) for session in sessions)
+        found.append([owner.measure([session], 12).kl[0] for session in sessions])
+    assert backend.memo_hits == 0
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert min(abs(found[0][0] - found[0][1]), abs(found[0][1] - found[0][2])) > 1e-3
+
+
+def test_a_slot_that_a_head_does_not_hold_is_another_measurement_than_one_that_holds_zeros(model, tokens):
+    """Only the positions tell an empty slot, which is masked, from a key of zeros, which takes its share."""
+    backend = KVBackend(copy.deepcopy(model))
+    found = []
+    for position in (-1, 118):
+        session = backend.open(tokens, 120)
+        kv, lists = session.kv[:60].clone(), np.broadcast_to(np.arange(60)[:, None, None], (60, 2, 2)).copy()
+        kv[59, :, :, 0], lists[59, :, 0] = 0.0, position
+        session.degrade(Rows(kv, lists, 120, session.reference.queries[:0]))
+        found.append(backend.measure([session], 12).kl[0])
+    assert backend.memo_hits == 0 and abs(found[0] - found[1]) > 1e-3
 
 
 def test_a_mixed_call_puts_remembered_and_new_results_where_they_belong(model, tokens):

@@ -30,7 +30,7 @@ from .exams import BLOCKS, EXAMS, bits_per_byte, greedy, induction, recall
 from .gates import judge
 from .intervals import drift_columns, share
 from .lessons import key_words
-from .page import gate_line, page, read_reports
+from .report_page import gate_line, page, read_reports
 from .vocabulary import encode_texts
 
 if TYPE_CHECKING:

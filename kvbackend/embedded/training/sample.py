@@ -33,7 +33,7 @@ def sample_texts(
         model: Model in eval mode.
         documents: Number of documents B.
         length: Tokens per document, at most MAX_TOKENS - 1.
-        temperature: Divides the logits; below 1 is tamer than the model.
+        temperature: Divides the logits; below 1 makes likely tokens likelier.
         seed: Seed of the uniform numbers.
         top: Draw among the likeliest tokens that together have this probability.
 
