@@ -201,6 +201,35 @@ def test_a_chunk_in_the_wrong_place_is_refused_although_the_chain_of_checksums_f
     assert torch.equal(unpack(honest, EXPECTED)[2].float(), kv)
 
 
+def test_bytes_between_header_and_positions_are_zero():
+    """Eight payloads whose texts have every length modulo 8: whatever stands in the gap is refused."""
+    positions, kv = make_rows(20)
+    gaps = []
+    for more in range(8):
+        header = make_header(20, 16, tokens="d" * (1 + more))
+        text, layers = write_text(header), layer_bytes(kv)
+        body = struct.pack("<I", len(text)) + text
+        gaps.append(-len(body) % 8)
+        body += bytes(gaps[-1]) + positions.astype("<i4").tobytes()
+        assert bytes(split(by_hand(text, positions, layers))[0]) == chunk(0, 0, body)
+        if gaps[-1]:
+            spoilt = body[: 3 + len(text) + gaps[-1]] + b"\1" + body[4 + len(text) + gaps[-1] :]
+            with pytest.raises(PayloadError, match="cannot hold"):
+                Decoder(EXPECTED).feed(chunk(0, 0, spoilt))
+    assert sorted(gaps) == list(range(8))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_range_whose_top_is_beyond_float16_is_refused_at_the_source(bits):
+    """Least and step are finite numbers of float16, and what the receiver makes of the highest code is not."""
+    kv = torch.zeros(3, 2, 2, 2, 8)
+    kv[1, 0, 1, 1, 5] = 65000.0
+    assert bool(unpack(pack(make_header(3, bits), np.arange(3), kv), EXPECTED, torch.float16)[2].isfinite().all())
+    kv[1, 0, 1, 1, 5] = 65530.0
+    with pytest.raises(PayloadError, match="bits = 32"):
+        pack(make_header(3, bits), np.arange(3), kv)
+
+
 def test_heads_may_keep_different_tokens():
     rng = np.random.default_rng(3)
     places = np.stack([np.sort(rng.choice(200, 12, replace=False)) for _ in range(4)], 1).reshape(12, 2, 2)

@@ -11,7 +11,7 @@ from kvroam.errors import ConfigError, PayloadError
 from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
 from kvroam.kvbackend.codecs import payload as wire
 from kvroam.kvbackend.scorers import Scorer
-from kvroam.kvbackend.sessions import Rows
+from kvroam.kvbackend.sessions import Rows, memo
 
 from .conftest import VOCAB
 
@@ -53,6 +53,28 @@ def test_source_goes_on_until_the_commit_and_is_closed_by_it(backend, target, to
     assert ticket.state == "committed" and source.closed and not session.closed
     assert session.length == 120 and torch.equal(session.kv, expected.kv)
     assert target.advance([session], [9]).kl[0] == pytest.approx(backend.advance([expected], [9]).kl[0], abs=1e-5)
+
+
+def test_a_commit_gives_the_memory_of_the_source_back(backend, target, tokens):
+    backend.reference(tokens)
+    before = backend.memory_used
+    source = pruned(backend, tokens)
+    assert backend.memory_used > before
+    session = target.commit(target.stage(backend.encode(source, TransferPlan()), source))
+    assert backend.memory_used == before and not session.closed
+
+
+@pytest.mark.parametrize("plan", [PRUNED, TransferPlan(bits=8), TransferPlan(bits=4, prefix_tokens=60)])
+def test_a_payload_that_does_not_fit_is_refused_before_its_layers_are_decoded(model, tokens, monkeypatch, plan):
+    backend = KVBackend(copy.deepcopy(model))
+    session = backend.open(tokens, 250)
+    payload = backend.encode(session, plan)
+    backend._ledger.limit = backend.memory_used
+    monkeypatch.setattr(wire, "feed_layers", lambda *_: pytest.fail("the layers were decoded"))
+    for call in (lambda: backend.restore(payload, session.reference), lambda: backend.migrate([session], [plan])):
+        with pytest.raises(ConfigError, match="memory_bytes"):
+            call()
+    assert session.whole
 
 
 def test_abort_leaves_the_source_and_gives_the_memory_back(backend, target, tokens):
@@ -268,6 +290,17 @@ def test_a_slot_that_a_head_does_not_hold_is_another_measurement_than_one_that_h
         session.degrade(Rows(kv, lists, 120, session.reference.queries[:0]))
         found.append(backend.measure([session], 12).kl[0])
     assert backend.memo_hits == 0 and abs(found[0] - found[1]) > 1e-3
+
+
+def test_the_oldest_measurements_are_forgotten_when_there_are_too_many(model, tokens, monkeypatch):
+    monkeypatch.setattr(memo, "_ENTRIES", 2)
+    backend = KVBackend(copy.deepcopy(model))
+    sessions = [pruned(backend, tokens, TransferPlan(keep=keep)) for keep in (0.2, 0.4, 0.6)]
+    hits = []
+    for session in (*sessions, sessions[2], sessions[1], sessions[0]):
+        backend.measure([session], 5)
+        hits.append(backend.memo_hits)
+    assert hits == [0, 0, 0, 1, 2, 2]
 
 
 def test_a_mixed_call_puts_remembered_and_new_results_where_they_belong(model, tokens):
