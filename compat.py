@@ -1,4 +1,4 @@
-"""Interfaces of other libraries that may change without notice: one function each, with a probe and a fallback.
+"""Interfaces of other libraries that may change or fail without notice: one function each, with probe and fallback.
 
 What kvroam uses of a library beside its public interface belongs here and nowhere else. A probe asks whether the
 interface is there and still does what it did; if not, the fallback takes the public way. Where there is no fallback,
@@ -7,6 +7,28 @@ pyproject.toml bounds the library's version. Libraries are imported inside the f
 
 from collections.abc import Callable
 from typing import Any
+
+# numba
+
+
+def njit_cached(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` that keeps what it compiled on disk, where there is a folder to keep it in.
+
+    numba raises RuntimeError for a read-only installation of a user without a home; then every process compiles anew.
+
+    Args:
+        options: of `numba.njit`, without `cache`.
+    """
+    from numba import njit
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+
+    return compiled
+
 
 # torch
 

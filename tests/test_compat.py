@@ -1,7 +1,8 @@
-"""Private interfaces of other libraries: the probe finds them, notices a change, and the fallback gives the same."""
+"""Fragile interfaces of other libraries: the probe finds them, notices a change, and the fallback gives the same."""
 
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,21 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from kvroam import compat
 from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.model import lean
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_compiled_functions_are_kept_on_disk_where_that_is_possible_and_work_where_it_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    kept = compat.njit_cached(nogil=True)(doubled)
+    assert kept(21) == 42 and kept.targetoptions["nogil"] and list(tmp_path.rglob("*.nbc"))
+    monkeypatch.setattr("numba.core.caching.CompileResultCacheImpl._locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator"):
+        numba.njit(cache=True)(doubled)
+    fresh = compat.njit_cached(nogil=True)(doubled)
+    assert fresh(21) == 42 and fresh.targetoptions["nogil"]
 
 
 def small_model() -> LlamaForCausalLM:

@@ -6,8 +6,8 @@ authenticate.
 
 import numpy as np
 import xxhash
-from numba import njit
 
+from ...compat import njit_cached
 from ..threads import spread
 
 # Exponent bits of the numbers in one 64-bit word, the lowest of each, and the sign bits: a number whose exponent is all
@@ -99,7 +99,7 @@ def _words(data: Buffer | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat[:whole].view(np.uint64), flat[whole:]
 
 
-@njit(cache=True)
+@njit_cached()
 def _carried(words, mask, unit):
     seen = np.uint64(0)
     for i in range(len(words)):
@@ -107,7 +107,7 @@ def _carried(words, mask, unit):
     return seen
 
 
-@njit(cache=True, nogil=True)
+@njit_cached(nogil=True)
 def _carried_rows(rows, mask, unit):
     seen = np.uint64(0)
     for i in range(len(rows)):

@@ -7,6 +7,8 @@ threads; the numbers do not depend on how many.
 import numpy as np
 from numba import njit
 
+from ...compat import njit_cached
+
 _F = np.float32
 _I = np.int32
 
@@ -49,7 +51,7 @@ def _log(x):
     return t + (p * t * z - k * _F(2.12194440e-4) - _F(0.5) * z) + k * _F(0.693359375)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit_cached(nogil=True, fastmath=True)
 def compare_rows(full, degraded, targets, out, lo, hi):
     """`drift.divergences` of logits [n, vocab]; a sixth row of `out` [6, n] is 1 where one is NaN or inf."""
     vocab = full.shape[1]
@@ -90,7 +92,7 @@ def compare_rows(full, degraded, targets, out, lo, hi):
         out[5, i] = bits > _I(0x7F800000) or max(top_a, top_b) > _F(3.4e38)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit_cached(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def add_norm(x, change, weight, eps, out, lo, hi):
     """x [n, d] += change; out = x / sqrt(mean(x ** 2) + eps) * weight. `change` may have no rows: nothing to add."""
     width = x.shape[1]
@@ -106,7 +108,7 @@ def add_norm(x, change, weight, eps, out, lo, hi):
             out[i, j] = x[i, j] * scale * weight[j]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit_cached(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def rotate(x, cos, sin, weight, eps, out, lo, hi):
     """Rotary positions (the two halves of a head form the pairs), after a norm where `weight` is not empty.
 
@@ -130,7 +132,7 @@ def rotate(x, cos, sin, weight, eps, out, lo, hi):
                 out[i, h, half + d] = b * cos[i, d] + a * sin[i, d]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
+@njit_cached(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
 def masked_softmax(scores, lengths, width, first, scale, empty, lo, hi):
     """Softmax in place of scores [B, Hkv, G, T, N] times `scale`, 0 where a query does not see a key.
 
@@ -169,7 +171,7 @@ def masked_softmax(scores, lengths, width, first, scale, empty, lo, hi):
                 row[stop:columns] = _F(0.0)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
+@njit_cached(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
 def causal_softmax(scores, seen, scale, lo, hi):
     """Softmax in place of scores [n, T, N] times `scale`; query t sees the first seen[t] keys; the rest is 0."""
     for i in range(lo, hi):
@@ -189,7 +191,7 @@ def causal_softmax(scores, seen, scale, lo, hi):
                 row[j] *= share
 
 
-@njit(cache=True, nogil=True)
+@njit_cached(nogil=True)
 def pooled(scores, positions, half):
     """Largest score [n] among the rows whose position is at most `half` away; positions [n] ascend, scores are >= 0."""
     out = np.empty_like(scores)
