@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kvroam.compat import attention_of
 from kvroam.errors import ConfigError, run_command
 
 Row = dict[str, Any]  # part, case, threads, value, unit, target ("" where there is none)
@@ -52,8 +53,8 @@ def codec_rows(repeats: int, shape: tuple[int, int, int, int] = CODEC_SHAPE) -> 
     """Pack and unpack of one large cache against copying it, to memory that is used again and to fresh memory."""
     import torch
 
-    from kvroam.kvbackend import codec
-    from kvroam.kvbackend.header import Expected, Header
+    from kvroam.kvbackend.codecs import payload as codec
+    from kvroam.kvbackend.codecs.header import Expected, Header
 
     count, layers, heads, dim = shape
     kv = torch.randn(count, layers, 2, heads, dim, generator=torch.Generator().manual_seed(0)).half()
@@ -88,7 +89,7 @@ def prefill_rows(backend, repeats: int, batch: int = 8, length: int = 512) -> li
     """Prefill tokens/s against a matrix multiplication of 512 x 512, where all of the time would be arithmetic."""
     import torch
 
-    from kvroam.kvbackend import lean
+    from kvroam.kvbackend.model import lean
 
     llm = backend.llm
     rng = np.random.default_rng(0)
@@ -139,7 +140,7 @@ def handover_rows(
     llm = backend.llm
     rng = np.random.default_rng(0)
     found = []
-    model, implementation = llm.model, llm.model.config._attn_implementation
+    model, implementation = llm.model, attention_of(llm.model)
     context = 512
     for batch in batches:
         length = context + horizon
@@ -191,10 +192,13 @@ def steps_rows(backend, repeats: int, batch: int = 16, context: int = 512, horiz
     """The parts of one handover, each on its own; they add up to less than the whole, which also keeps accounts."""
     import torch
 
-    from kvroam.kvbackend import TransferPlan, checksum, codec, transfer
-    from kvroam.kvbackend.drift import divergences
-    from kvroam.kvbackend.saliency import View, window
-    from kvroam.kvbackend.selection import select_rows
+    from kvroam.kvbackend import TransferPlan
+    from kvroam.kvbackend.codecs import checksum
+    from kvroam.kvbackend.codecs import payload as codec
+    from kvroam.kvbackend.handover import transfer
+    from kvroam.kvbackend.handover.selection import select_rows
+    from kvroam.kvbackend.model.divergence import divergences
+    from kvroam.kvbackend.scorers.view import View
 
     llm, settings = backend.llm, backend.settings
     rng = np.random.default_rng(0)
@@ -204,7 +208,7 @@ def steps_rows(backend, repeats: int, batch: int = 16, context: int = 512, horiz
 
     @torch.inference_mode()
     def rank() -> list[np.ndarray]:
-        return [window(View(session, context, llm.scaling, settings)) for session in sessions]
+        return [settings.ranking.score(View(session, context, llm.scaling)) for session in sessions]
 
     def select() -> list[np.ndarray]:
         guards = settings.sinks, settings.recent
@@ -296,7 +300,7 @@ def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: i
         tiny: two narrow layers instead, to try the code where there is no such GPU.
     """
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, Qwen2Config
 
     from kvroam.kvbackend import KVBackend, TransferPlan
 
@@ -308,7 +312,7 @@ def seven_b_rows(device: str, contexts: Sequence[int], sessions: int, repeats: i
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(device):
-        model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     backend = KVBackend(model, cache_dtype=torch.bfloat16, memory_bytes=100 << 30, memo=False)
     rng, found, horizon, group = np.random.default_rng(0), [], 32, min(8, sessions)
     for context in contexts:

@@ -9,25 +9,28 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, KvroamError
-from . import codec
-from .budget import encode_within_bytes, within_tokens
-from .checksum import Buffer
+from .codecs.checksum import Buffer
+from .codecs.table import codec
 from .drift import Drift
-from .forward import LanguageModel
-from .loading import load_network, tokenizer_fingerprint
-from .memo import Memo
-from .memory import Ledger, allocating
-from .monitor import Monitor
-from .reference import Reference, build, check_script, content_key, extended
-from .sessions import Migration, Rows, Session, check_open
+from .handover.budget import encode_within_bytes, within_tokens
+from .handover.ticket import Ticket
+from .handover.transfer import Arrival, Migration, receive, send, snapshot_of
+from .model.forward import LanguageModel
+from .model.loading import load_network, tokenizer_fingerprint
+from .scorers.monitor import Monitor
+from .sessions.ledger import Ledger, allocating
+from .sessions.memo import Memo
+from .sessions.reference import Reference, build, check_script, content_key, extended
+from .sessions.rows import Rows
+from .sessions.session import Session, check_open
+from .sessions.stepping import feed
 from .settings import KVSettings, TransferPlan
-from .stepping import feed
-from .ticket import Ticket
-from .transfer import Arrival, receive, send, snapshot_of
 
 
 class KVBackend:
     """Sessions on one language model.
+
+    torch's number of threads is used as it is and never changed; on a busy machine, one thread is often much faster.
 
     Args:
         model: a Hugging Face causal language model with rotary positions and full attention in every layer; it is
@@ -102,11 +105,11 @@ class KVBackend:
         return 0 if self._memo is None else self._memo.hits
 
     def bytes_per_token(self, bits: int) -> float:
-        """Payload bytes per token at 32, 16, 8, 4 or 2 bits, scales and positions included, header not."""
+        """Payload bytes per token at the width of a codec, scales and positions included, header not."""
         TransferPlan(bits=bits)
         shape = self.llm.geometry
         lists = shape.layers * shape.kv_heads if self.settings.scope == "head" else 1
-        return codec.bytes_per_token(shape.layers, shape.kv_heads, shape.head_dim, bits) + 4 * (lists - 1)
+        return codec(bits).wire_bits_per_token(shape.layers, shape.kv_heads, shape.head_dim) / 8 + 4 * lists
 
     def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.
@@ -197,7 +200,7 @@ class KVBackend:
             ConfigError: a closed session, or no memory left.
         """
         check_open([session])
-        monitor = Monitor(self.llm, session, self.settings)
+        monitor = Monitor(session, self.llm.scaling, self.settings.monitor_window, self.settings.scope)
         monitor.update()
         self._ledger.require(monitor.nbytes)
         session.monitor = monitor

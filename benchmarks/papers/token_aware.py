@@ -1,7 +1,8 @@
 """Token-aware mobility plane (clawRxiv 2604.01548): is 90 % lower migration latency free, and when?
 
-Caches of the embedded model are handed over while the situations of kvroam.kvbackend.embedded.pruning hold, cut to
-the most salient tokens, to random or recent ones, or quantised instead. Latency is what the bytes take: their share.
+Caches of the embedded model are handed over while the situations of kvroam.kvbackend.embedded.training.pruning hold,
+cut to the most salient tokens, to random or recent ones, or quantised instead. Latency is what the bytes take: their
+share.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def run(samples: int, seed: int, tick: Callable[[], object]) -> list[Point]:
 
     from kvroam.kvbackend import KVBackend
     from kvroam.kvbackend.embedded.model import load_model
-    from kvroam.kvbackend.embedded.pruning import Bench
+    from kvroam.kvbackend.embedded.training.pruning import Bench
 
     torch.set_num_threads(1)
     backend = KVBackend(load_model("cpu", torch.float32)[0])

@@ -254,7 +254,7 @@ def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
         raise ConfigError(f"scoring.model is {scoring.model!r}: session scripts exist for the embedded model only; "
                           "use embedded here, or kvroam.kvbackend on its own for other models")
     settings = KVSettings(scorer=scoring.scorer, window=scoring.window, pool=scoring.pool, sinks=scoring.sinks,
-                          recent=scoring.recent, scope="token" if scoring.scope == "sequence" else "head")
+                          recent=scoring.recent, scope=scoring.scope)
     backend = KVBackend.load("embedded", None if scoring.device == "auto" else scoring.device, settings)
     scripts = script_bank(count, length, scoring.script_seed, scoring.situation)
     references = backend.references([(s.tokens, s.answer, s.query) for s in scripts])

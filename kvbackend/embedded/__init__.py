@@ -1,4 +1,7 @@
-"""The language model that ships with kvroam: its tokenizer, weights, session scripts and training program."""
+"""The language model that ships with kvroam: weights and tokenizer, and the scripts that its sessions follow.
+
+What runs is here; `training/` holds what trains the model, examines it and reports on it.
+"""
 
 from importlib import import_module
 from typing import Any
@@ -7,8 +10,8 @@ _HOME = {
     "MAX_TOKENS": "model",
     "Script": "scripts",
     "load_model": "model",
-    "load_texts": "sample",
-    "load_tokenizer": "model",
+    "load_texts": "texts",
+    "load_tokenizer": "tokenizer",
     "make_script": "scripts",
     "script_bank": "scripts",
 }

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import ModelError
 from .manifest import ASSETS, verify
-from .tokenizer import BOS, END, PAD, SPECIALS, VOCABULARY
+from .tokenizer import BOS, END, PAD, SPECIALS, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 MAX_TOKENS = 1024
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 128,
-    "intermediate_size": 320,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": MAX_TOKENS,
-    "rms_norm_eps": 1e-5,
-    "initializer_range": 0.02,
-    "tie_word_embeddings": True,
-    "bos_token_id": BOS,
-    "eos_token_id": END,
-    "pad_token_id": PAD,
-}
-# With 1e5 half of the dimensions hardly rotate within 1024 tokens, so that a match does not depend on distance.
-ROPE_THETA = 1e5
-
-
-def build_model(dtype: torch.dtype) -> LlamaForCausalLM:
-    """An untrained model with the shipped shape; weights come from torch's global generator."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(**SHAPE, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
-    return LlamaForCausalLM._from_config(config, attn_implementation="sdpa").to(dtype=dtype)
-
-
-def write_model(model: LlamaForCausalLM, out: Path) -> None:
-    """Write `config.json` and `model.safetensors` (fp16, Hugging Face names, tied head left out)."""
-    import torch
-    from safetensors.torch import save_file
-
-    state = {k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()}
-    state.pop("lm_head.weight", None)
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)
-    config = model.config.to_dict()
-    config |= {"architectures": ["LlamaForCausalLM"], "dtype": "float16"}
-    model.config.__class__.from_dict(config).to_json_file(out / "config.json")
 
 
 def load_model(
@@ -76,13 +34,13 @@ def load_model(
     """
     import torch
     from safetensors.torch import load_file
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
     verify(folder, ("config.json", "model.safetensors", "tokenizer.json"))
     try:
         config = LlamaConfig.from_json_file(str(folder / "config.json"))
         with torch.random.fork_rng(devices=[]):
-            model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         missing, unknown = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     except Exception as error:
         raise ModelError(f"embedded model: {folder} cannot be loaded ({error}); reinstall kvroam") from error
@@ -98,18 +56,3 @@ def load_model(
         model_max_length=MAX_TOKENS,
     )
     return model.eval().requires_grad_(False), tokenizer
-
-
-def load_tokenizer(path: Path | None = None) -> Tokenizer:
-    """The tokenizer as a `tokenizers.Tokenizer` (needs neither torch nor transformers).
-
-    Raises:
-        ModelError: The file is absent or not a tokenizer.
-    """
-    from tokenizers import Tokenizer
-
-    source = ASSETS / "tokenizer.json" if path is None else path
-    try:
-        return Tokenizer.from_file(str(source))
-    except Exception as error:
-        raise ModelError(f"tokenizer: {source} cannot be read ({error}); reinstall kvroam") from error

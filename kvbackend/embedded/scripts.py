@@ -15,9 +15,9 @@ import numpy as np
 
 from ...errors import ConfigError
 from .keys import Key, KeyBook, Value
-from .model import MAX_TOKENS, load_tokenizer
-from .sample import load_texts
-from .tokenizer import BOS
+from .model import MAX_TOKENS
+from .texts import load_texts
+from .tokenizer import BOS, load_tokenizer
 
 HOT_TOKENS = 128
 HOT, COLD = 1, 2

@@ -12,7 +12,7 @@ from kvroam.errors import ConfigError, ModelError, PayloadError
 from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
 
 from .conftest import VOCAB, make_model
-from .oracle import js, kl, masked_logits, nll
+from .masked_forward import js, kl, masked_logits, nll
 
 
 @pytest.mark.parametrize("keep", [0.6, 0.1])

@@ -47,7 +47,7 @@ def test_a_prefix_that_covers_the_session_needs_no_budget(backend, tokens):
 
 
 @pytest.mark.parametrize("bits", [32, 16, 8, 4, 2])
-@pytest.mark.parametrize("scope", ["token", "head"])
+@pytest.mark.parametrize("scope", ["sequence", "head"])
 def test_a_byte_budget_bounds_the_payload_and_is_used(model, tokens, bits, scope):
     backend = KVBackend(make_model(), settings=KVSettings(scope=scope))
     session = backend.open(tokens, 250)

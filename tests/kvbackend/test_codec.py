@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from kvroam.errors import PayloadError
-from kvroam.kvbackend import codec
-from kvroam.kvbackend.checksum import all_finite, xxh3
-from kvroam.kvbackend.codec import Decoder, encode, pack, split, unpack
-from kvroam.kvbackend.header import Expected, Header, write_text
-from kvroam.kvbackend.quantise import encode_layer
+from kvroam.kvbackend.codecs import payload as codec
+from kvroam.kvbackend.codecs.checksum import all_finite, xxh3
+from kvroam.kvbackend.codecs.header import Expected, Header, write_text
+from kvroam.kvbackend.codecs.payload import Decoder, encode, pack, split, unpack
+from kvroam.kvbackend.codecs.quantise import encode_layer
+from kvroam.kvbackend.codecs.table import codec as codec_of
 
 EXPECTED = Expected("m" * 32, "t" * 32, layers=2, kv_heads=2, head_dim=8)
 FORMATS = [(32, "float32"), (16, "float16"), (16, "bfloat16"), (8, "float16"), (4, "float16"), (2, "float16")]
@@ -178,6 +179,57 @@ def test_chunks_out_of_order_missing_repeated_or_foreign_are_refused_and_the_rig
     assert torch.equal(decoder.finish().float(), kv)
 
 
+@pytest.mark.parametrize("order", [(2, 1), (1, 1), (2, 2), (0, 1), (1, 3), (1, 65535)], ids=str)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_chunk_in_the_wrong_place_is_refused_although_the_chain_of_checksums_fits(order, at_once):
+    """Exchanged, repeated or misnumbered, and sealed again: only the index in the chunk tells that."""
+    positions, kv = make_rows(20)
+    layers = layer_bytes(kv)
+    honest = by_hand(write_text(make_header(20, 16)), positions, layers)
+    blob = last = bytes(split(honest)[0])
+    for index in order:
+        last = chunk(index, struct.unpack("<Q", last[-8:])[0], layers[index - 1 if 0 < index < 3 else 0])
+        blob += last
+    wrong = next(index for place, index in enumerate(order, 1) if index != place)
+    with pytest.raises(PayloadError, match=f"chunk {wrong} arrived"):
+        if at_once:
+            unpack(blob, EXPECTED)
+        else:
+            decoder = Decoder(EXPECTED)
+            for piece in split(blob):
+                decoder.feed(piece)
+    assert torch.equal(unpack(honest, EXPECTED)[2].float(), kv)
+
+
+def test_bytes_between_header_and_positions_are_zero():
+    """Eight payloads whose texts have every length modulo 8: whatever stands in the gap is refused."""
+    positions, kv = make_rows(20)
+    gaps = []
+    for more in range(8):
+        header = make_header(20, 16, tokens="d" * (1 + more))
+        text, layers = write_text(header), layer_bytes(kv)
+        body = struct.pack("<I", len(text)) + text
+        gaps.append(-len(body) % 8)
+        body += bytes(gaps[-1]) + positions.astype("<i4").tobytes()
+        assert bytes(split(by_hand(text, positions, layers))[0]) == chunk(0, 0, body)
+        if gaps[-1]:
+            spoilt = body[: 3 + len(text) + gaps[-1]] + b"\1" + body[4 + len(text) + gaps[-1] :]
+            with pytest.raises(PayloadError, match="cannot hold"):
+                Decoder(EXPECTED).feed(chunk(0, 0, spoilt))
+    assert sorted(gaps) == list(range(8))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_range_whose_top_is_beyond_float16_is_refused_at_the_source(bits):
+    """Least and step are finite numbers of float16, and what the receiver makes of the highest code is not."""
+    kv = torch.zeros(3, 2, 2, 2, 8)
+    kv[1, 0, 1, 1, 5] = 65000.0
+    assert bool(unpack(pack(make_header(3, bits), np.arange(3), kv), EXPECTED, torch.float16)[2].isfinite().all())
+    kv[1, 0, 1, 1, 5] = 65530.0
+    with pytest.raises(PayloadError, match="bits = 32"):
+        pack(make_header(3, bits), np.arange(3), kv)
+
+
 def test_heads_may_keep_different_tokens():
     rng = np.random.default_rng(3)
     places = np.stack([np.sort(rng.choice(200, 12, replace=False)) for _ in range(4)], 1).reshape(12, 2, 2)
@@ -241,7 +293,7 @@ def test_payload_size_is_what_bytes_per_token_says(bits, dtype):
     scales = 2 * 2 * 4 * (1 + 8 / 32)
     expected = {32: 256, 16: 128, 8: 64 + scales, 4: 32 + scales, 2: 16 + scales}[bits] + 4
     sizes = [len(pack(make_header(n, bits, dtype), *make_rows(n))) for n in (64, 192)]
-    assert codec.bytes_per_token(2, 2, 8, bits) == expected
+    assert codec_of(bits).wire_bits_per_token(2, 2, 8) / 8 + 4 == expected
     assert (sizes[1] - sizes[0]) / 128 == pytest.approx(expected, abs=0.1)
 
 

@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 
-from kvroam.kvbackend.drift import Drift, divergences
+from kvroam.kvbackend.drift import Drift
+from kvroam.kvbackend.model.divergence import divergences
 
 
 def test_divergences_equal_scipy():

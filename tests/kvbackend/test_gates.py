@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kvroam.errors import ModelError
-from kvroam.kvbackend.embedded import report as report_module
-from kvroam.kvbackend.embedded.gates import GATES, RISE, greatest_rise, judge
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
-from kvroam.kvbackend.embedded.page import gate_line, page, read_reports
+from kvroam.kvbackend.embedded.training import report as report_module
+from kvroam.kvbackend.embedded.training.gates import GATES, RISE, greatest_rise, judge
+from kvroam.kvbackend.embedded.training.report_page import gate_line, page, read_reports
 
 DOCS = Path(__file__).parents[2] / "docs"
 

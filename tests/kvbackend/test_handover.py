@@ -1,13 +1,17 @@
 """Handovers in two phases, memory that runs out, broken caches, and measurements that are remembered."""
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import KVBackend, TransferPlan, codec
+from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend.codecs import payload as wire
+from kvroam.kvbackend.scorers import Scorer
+from kvroam.kvbackend.sessions import Rows, memo
 
 from .conftest import VOCAB
 
@@ -49,6 +53,28 @@ def test_source_goes_on_until_the_commit_and_is_closed_by_it(backend, target, to
     assert ticket.state == "committed" and source.closed and not session.closed
     assert session.length == 120 and torch.equal(session.kv, expected.kv)
     assert target.advance([session], [9]).kl[0] == pytest.approx(backend.advance([expected], [9]).kl[0], abs=1e-5)
+
+
+def test_a_commit_gives_the_memory_of_the_source_back(backend, target, tokens):
+    backend.reference(tokens)
+    before = backend.memory_used
+    source = pruned(backend, tokens)
+    assert backend.memory_used > before
+    session = target.commit(target.stage(backend.encode(source, TransferPlan()), source))
+    assert backend.memory_used == before and not session.closed
+
+
+@pytest.mark.parametrize("plan", [PRUNED, TransferPlan(bits=8), TransferPlan(bits=4, prefix_tokens=60)])
+def test_a_payload_that_does_not_fit_is_refused_before_its_layers_are_decoded(model, tokens, monkeypatch, plan):
+    backend = KVBackend(copy.deepcopy(model))
+    session = backend.open(tokens, 250)
+    payload = backend.encode(session, plan)
+    backend._ledger.limit = backend.memory_used
+    monkeypatch.setattr(wire, "feed_layers", lambda *_: pytest.fail("the layers were decoded"))
+    for call in (lambda: backend.restore(payload, session.reference), lambda: backend.migrate([session], [plan])):
+        with pytest.raises(ConfigError, match="memory_bytes"):
+            call()
+    assert session.whole
 
 
 def test_abort_leaves_the_source_and_gives_the_memory_back(backend, target, tokens):
@@ -126,7 +152,7 @@ def test_machine_without_memory_is_one_clear_error_and_the_sessions_stay(backend
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(codec, "feed_layers", fail)
+    monkeypatch.setattr(wire, "feed_layers", fail)
     for call in (lambda: backend.stage(payload, source), lambda: backend.migrate([source], [PRUNED])):
         with pytest.raises(ConfigError, match="no memory for a payload"):
             call()
@@ -228,6 +254,53 @@ def test_whatever_a_measurement_depends_on_makes_it_another(model, tokens):
     assert backend.memo_hits == 0
     backend.measure([pruned(backend, tokens), backend.open(tokens, 120), pruned(backend, other)], 12)
     assert backend.memo_hits == 2
+
+
+@dataclass(frozen=True)
+class Oldest(Scorer):
+    """The first tokens, so that a cache does not change when the session reads on and is handed over again."""
+
+    def score(self, view):
+        return -view.positions.astype(float)
+
+
+def test_equal_caches_at_different_positions_are_measured_apart(model, tokens):
+    """The same rows of the same script, one session a token further than the other: other tokens are read next."""
+    settings = KVSettings(scorer=Oldest(), sinks=0, recent=0)
+    backend, plain = (KVBackend(copy.deepcopy(model), settings=settings, memo=memo) for memo in (True, False))
+    found = []
+    for owner in (backend, plain):
+        sessions = [pruned(owner, tokens, TransferPlan(budget_tokens=40), length) for length in (120, 121, 150)]
+        assert len({session.positions.tobytes() for session in sessions}) == 1
+        assert all(torch.equal(session.kv, sessions[0].kv) for session in sessions)
+        found.append([owner.measure([session], 12).kl[0] for session in sessions])
+    assert backend.memo_hits == 0
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert min(abs(found[0][0] - found[0][1]), abs(found[0][1] - found[0][2])) > 1e-3
+
+
+def test_a_slot_that_a_head_does_not_hold_is_another_measurement_than_one_that_holds_zeros(model, tokens):
+    """Only the positions tell an empty slot, which is masked, from a key of zeros, which takes its share."""
+    backend = KVBackend(copy.deepcopy(model))
+    found = []
+    for position in (-1, 118):
+        session = backend.open(tokens, 120)
+        kv, lists = session.kv[:60].clone(), np.broadcast_to(np.arange(60)[:, None, None], (60, 2, 2)).copy()
+        kv[59, :, :, 0], lists[59, :, 0] = 0.0, position
+        session.degrade(Rows(kv, lists, 120, session.reference.queries[:0]))
+        found.append(backend.measure([session], 12).kl[0])
+    assert backend.memo_hits == 0 and abs(found[0] - found[1]) > 1e-3
+
+
+def test_the_oldest_measurements_are_forgotten_when_there_are_too_many(model, tokens, monkeypatch):
+    monkeypatch.setattr(memo, "_ENTRIES", 2)
+    backend = KVBackend(copy.deepcopy(model))
+    sessions = [pruned(backend, tokens, TransferPlan(keep=keep)) for keep in (0.2, 0.4, 0.6)]
+    hits = []
+    for session in (*sessions, sessions[2], sessions[1], sessions[0]):
+        backend.measure([session], 5)
+        hits.append(backend.memo_hits)
+    assert hits == [0, 0, 0, 1, 2, 2]
 
 
 def test_a_mixed_call_puts_remembered_and_new_results_where_they_belong(model, tokens):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from kvroam.kvbackend.drift import Drift
-from kvroam.kvbackend.embedded.intervals import drift_columns, mean, share
+from kvroam.kvbackend.embedded.training.intervals import drift_columns, mean, share
 
 
 @pytest.mark.parametrize(("right", "asked"), [(0, 10), (3, 10), (10, 10), (990, 1000)])

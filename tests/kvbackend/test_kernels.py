@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from kvroam.kvbackend import kernels
-from kvroam.kvbackend.checksum import copy_finite, words_of
-from kvroam.kvbackend.drift import divergences
-from kvroam.kvbackend.forward import LanguageModel
-from kvroam.kvbackend.lean import linear
+from kvroam.kvbackend import threads
+from kvroam.kvbackend.codecs.checksum import copy_finite, words_of
+from kvroam.kvbackend.model import kernels
+from kvroam.kvbackend.model.divergence import divergences
+from kvroam.kvbackend.model.forward import LanguageModel
+from kvroam.kvbackend.model.lean import linear
 
 from .conftest import make_model
-from .oracle import js, kl, nll
+from .masked_forward import js, kl, nll
 
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    monkeypatch.setattr(kernels, "_LEAST", 1)
+    monkeypatch.setattr(threads, "_LEAST", 1)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)

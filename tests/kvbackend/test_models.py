@@ -7,12 +7,12 @@ import pytest
 import torch
 import transformers
 
+from kvroam.compat import attention_of
 from kvroam.errors import ModelError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
-from kvroam.kvbackend.saliency import View
-from kvroam.kvbackend.settings import SCORER_NAMES
+from kvroam.kvbackend.scorers.view import View
 
-from .oracle import headwise_logits, kl, masked_logits
+from .masked_forward import headwise_logits, kl, masked_logits
 
 VOCAB = 256
 SHAPE = dict(
@@ -137,7 +137,7 @@ def test_lists_per_head_equal_the_per_head_oracle(network, device):
         assert drift.kl[0] / count == pytest.approx(kl(full, degraded).mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", SCORER_NAMES)
+@pytest.mark.parametrize("name", list(SCORERS))
 def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     """On every device the window is eager attention's; the other scorers agree with the CPU's."""
     tokens, network = script(), build("Qwen3")
@@ -146,8 +146,8 @@ def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     backend = KVBackend(network.to(device), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     reference = KVBackend(build("Qwen3"), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     session, twin = backend.open(tokens, 90), reference.open(tokens, 90)
-    scores = SCORERS[name](View(session, 90, backend.llm.scaling, backend.settings))
-    expected = SCORERS[name](View(twin, 90, reference.llm.scaling, reference.settings))
+    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope))
+    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope))
     if name == "window-raw":
         expected = torch.stack(attention)[:, 0, :, 58:].mean((0, 1)).sum(0).numpy()
     assert scores == pytest.approx(expected, abs=1e-5)
@@ -212,10 +212,10 @@ def test_models_that_cannot_be_pruned_are_refused_with_the_reason(name, changes,
 def test_logits_that_are_more_than_the_head_are_found_out_and_attention_is_put_back():
     """Granite divides its logits, which no list of layer types tells: only the comparison of logits can."""
     model = build("Granite", logits_scaling=3.0)
-    before = model.config._attn_implementation
+    before = attention_of(model)
     with pytest.raises(ModelError, match="logits differ"):
         KVBackend(model)
-    assert model.config._attn_implementation == before != "kvroam"
+    assert attention_of(model) == before != "kvroam"
 
 
 def test_rope_that_depends_on_the_length_in_one_kind_of_layer_is_refused():

@@ -8,7 +8,7 @@ import torch
 
 from kvroam.errors import ConfigError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
-from kvroam.kvbackend.saliency import View
+from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
 from .test_selection import eager_attention
@@ -19,10 +19,10 @@ def build(model, **settings) -> KVBackend:
 
 
 def scores(backend, session, name="window"):
-    return SCORERS[name](View(session, session.length, backend.llm.scaling, backend.settings))
+    return SCORERS[name]().score(View(session, session.length, backend.llm.scaling, backend.settings.scope))
 
 
-@pytest.mark.parametrize("scope", ["token", "head"])
+@pytest.mark.parametrize("scope", ["sequence", "head"])
 @pytest.mark.parametrize("seed", range(4))
 def test_kept_scores_equal_recomputed_ones_throughout_random_histories(model, scope, seed):
     backend = build(model, scope=scope)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.errors import PayloadError
-from kvroam.kvbackend.codec import Decoder, pack, split, unpack
-from kvroam.kvbackend.header import Expected, Header, write_text
+from kvroam.kvbackend.codecs.header import Expected, Header, write_text
+from kvroam.kvbackend.codecs.payload import Decoder, pack, split, unpack
 
 from .test_codec import FORMATS, by_hand
 

@@ -8,8 +8,8 @@ import torch
 
 from kvroam.errors import ConfigError
 from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
-from kvroam.kvbackend.presses import PressScorer
-from kvroam.kvbackend.saliency import View
+from kvroam.kvbackend.scorers.press import PressScorer
+from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
 from .test_selection import eager_attention
@@ -60,11 +60,11 @@ def build(model, scorer, **settings) -> KVBackend:
 
 
 def scores(backend, session):
-    view = View(session, session.length, backend.llm.scaling, backend.settings)
-    return PressScorer(backend.settings.scorer, backend.llm)(view)
+    view = View(session, session.length, backend.llm.scaling, backend.settings.scope)
+    return PressScorer(backend.settings.scorer, backend.llm).score(view)
 
 
-@pytest.mark.parametrize("scope", ["token", "head"])
+@pytest.mark.parametrize("scope", ["sequence", "head"])
 def test_a_norm_press_equals_the_key_norm_scorer_also_on_pruned_caches(model, tokens, scope):
     ours, theirs = build(model, "key-norm", scope=scope), build(model, NormPress(), scope=scope)
     sessions = [backend.open(tokens, 150) for backend in (ours, theirs)]
@@ -73,7 +73,7 @@ def test_a_norm_press_equals_the_key_norm_scorer_also_on_pruned_caches(model, to
             backend.migrate([session], [TransferPlan(keep=keep, bits=32, prefix_tokens=prefix)])
             backend.advance([session], [20])
         assert np.array_equal(sessions[0].positions, sessions[1].positions)
-    assert sessions[0].positions.ndim == (1 if scope == "token" else 3)
+    assert sessions[0].positions.ndim == (1 if scope == "sequence" else 3)
 
 
 def test_a_press_that_projects_queries_equals_eager_attention(model, oracle_model, tokens):
@@ -121,7 +121,7 @@ def test_presses_that_ask_for_attentions_get_them(model, oracle_model, tokens):
     assert shown == pytest.approx(eager_attention(oracle_model, tokens[:90]), abs=1e-5)
 
 
-@pytest.mark.parametrize("scope", ["token", "head"])
+@pytest.mark.parametrize("scope", ["sequence", "head"])
 def test_after_a_handover_a_press_sees_the_tokens_that_are_left(model, tokens, scope):
     spy = Spy()
     backend = build(model, spy, scope=scope)
@@ -136,12 +136,12 @@ def test_after_a_handover_a_press_sees_the_tokens_that_are_left(model, tokens, s
     positions = session.positions
     for number, (module, hidden, keys, _, _, kwargs, _) in enumerate(degraded):
         layer, head = module.layer_idx, number % 2
-        where = positions if scope == "token" else positions[:, layer, head]
+        where = positions if scope == "sequence" else positions[:, layer, head]
         assert hidden.shape[1] == keys.shape[2] == 30 == kwargs["position_embeddings"][0].shape[1]
         assert torch.equal(keys[0, head], whole.kv[where, layer, 0, head])
         assert torch.allclose(hidden, hidden_states[layer][:, where], atol=1e-5)
         assert kwargs["cache_position"].tolist() == where.tolist()
-    assert len(degraded) == (2 if scope == "token" else 4)
+    assert len(degraded) == (2 if scope == "sequence" else 4)
 
 
 def test_the_model_is_left_as_it_was(model, tokens):

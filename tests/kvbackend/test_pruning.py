@@ -9,12 +9,12 @@ import pytest
 
 from kvroam.errors import ConfigError
 from kvroam.kvbackend import KVBackend, TransferPlan
-from kvroam.kvbackend.embedded import pruning
-from kvroam.kvbackend.embedded.cases import judged_at, moment
-from kvroam.kvbackend.embedded.gates import greatest_rise
-from kvroam.kvbackend.embedded.model import load_tokenizer
-from kvroam.kvbackend.embedded.pruning_page import draw, equal, find, page, read_csv
 from kvroam.kvbackend.embedded.scripts import SITUATIONS, Script, script_bank
+from kvroam.kvbackend.embedded.tokenizer import load_tokenizer
+from kvroam.kvbackend.embedded.training import pruning
+from kvroam.kvbackend.embedded.training.cases import judged_at, moment
+from kvroam.kvbackend.embedded.training.gates import greatest_rise
+from kvroam.kvbackend.embedded.training.pruning_page import draw, equal, find, page, read_csv
 
 DOCS = Path(__file__).parents[2] / "docs"
 

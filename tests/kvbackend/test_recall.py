@@ -10,7 +10,7 @@ from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.drift import Marks, count_recall
 
 from .conftest import VOCAB
-from .oracle import masked_logits
+from .masked_forward import masked_logits
 
 
 def test_hand_made_case():
@@ -128,3 +128,16 @@ def test_an_answer_cut_short_does_not_spoil_the_appended_one(exact, oracle_model
     best = int(masked_logits(oracle_model, tokens[:99], [])[98].argmax())
     drift = exact.append(session, [int(tokens[98]), best], answer=[0, 1], query=[-1, 0])
     assert (drift.hot_hits[0], drift.hot_total[0]) == (1, 1)
+
+
+def test_scripts_that_differ_only_in_what_belongs_to_which_answer_are_not_taken_for_one_another(backend, tokens):
+    """Four marked tokens are one answer, two, or four: neither the reference nor the counts may be shared."""
+    answer = np.zeros(100, np.int8)
+    answer[60:64] = 1
+    totals, references = [], []
+    for names in ([0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]):
+        query = np.full(100, -1, np.int16)
+        query[60:64] = names
+        references.append(backend.reference(tokens[:100], answer, query))
+        totals.append(int(backend.measure([backend.open(references[-1], 50)], 40).hot_total[0]))
+    assert totals == [1, 2, 4] and len({reference.key for reference in references}) == 3

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from kvroam.errors import ConfigError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan, extract_top_k_kv_cache
-from kvroam.kvbackend.saliency import View
-from kvroam.kvbackend.selection import select_rows
-from kvroam.kvbackend.settings import SCORER_NAMES
+from kvroam.kvbackend.handover.selection import select_rows
+from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
 
@@ -71,7 +70,7 @@ def eager_attention(model, tokens):
 
 
 def view(backend, session, stop, **settings):
-    return View(session, stop, backend.llm.scaling, KVSettings(**settings))
+    return View(session, stop, backend.llm.scaling, **settings)
 
 
 def test_window_scores_equal_eager_attention_at_any_position(exact, oracle_model, tokens):
@@ -79,9 +78,9 @@ def test_window_scores_equal_eager_attention_at_any_position(exact, oracle_model
     weights = eager_attention(oracle_model, tokens).mean((0, 1))
     for stop in (200, 120, 20):
         first = max(0, stop - 32)
-        raw = SCORERS["window-raw"](view(exact, session, stop))
+        raw = SCORERS["window-raw"]().score(view(exact, session, stop))
         assert raw == pytest.approx(weights[first:stop, :stop].sum(0), abs=1e-5)
-        pooled = SCORERS["window"](view(exact, session, stop))
+        pooled = SCORERS["window"]().score(view(exact, session, stop))
         by_hand = [raw[max(0, i - 2) : i + 3].max() for i in range(stop)]
         assert pooled == pytest.approx(np.array(by_hand), abs=1e-12)
 
@@ -90,26 +89,26 @@ def test_attention_sum_is_divided_by_the_queries_that_could_see_the_token(exact,
     session = exact.open(tokens, 200)
     total = eager_attention(oracle_model, tokens[:200]).mean((0, 1)).sum(0)
     expected = total / np.maximum(np.arange(200, 0, -1), 32)
-    assert SCORERS["attention-sum"](view(exact, session, 200)) == pytest.approx(expected, abs=1e-5)
+    assert SCORERS["attention-sum"]().score(view(exact, session, 200)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_raw_attention_sum_is_the_papers_saliency_and_keeps_what_its_function_keeps(exact, oracle_model, tokens):
     """I(t): attention on t summed over heads and queries, averaged over layers; k = a fifth of the tokens."""
     weights = eager_attention(oracle_model, tokens[:200])
     session = exact.open(tokens, 200)
-    raw = SCORERS["attention-sum-raw"](view(exact, session, 200))
+    raw = SCORERS["attention-sum-raw"]().score(view(exact, session, 200))
     assert raw == pytest.approx(weights.sum((1, 2)).mean(0), abs=1e-4)
     cache = torch.zeros(2, 2, 1, 4, 200, 1)
     _, kept = extract_top_k_kv_cache(cache, torch.from_numpy(weights)[:, None])
     assert select_rows(raw, session.positions, 0, 200, 0.2, 0, 0).tolist() == kept[0].tolist()
 
 
-@pytest.mark.parametrize("scope", ["token", "head"])
+@pytest.mark.parametrize("scope", ["sequence", "head"])
 def test_blocks_of_weights_do_not_change_the_sum(exact, tokens, monkeypatch, scope):
     session = exact.open(tokens, 200)
-    at_once = SCORERS["attention-sum"](view(exact, session, 200, scope=scope))
-    monkeypatch.setattr("kvroam.kvbackend.saliency._WEIGHTS_AT_ONCE", 7 * 2 * 4 * 200)
-    assert SCORERS["attention-sum"](view(exact, session, 200, scope=scope)) == pytest.approx(at_once, abs=1e-6)
+    at_once = SCORERS["attention-sum"]().score(view(exact, session, 200, scope=scope))
+    monkeypatch.setattr("kvroam.kvbackend.scorers.view._WEIGHTS_AT_ONCE", 7 * 2 * 4 * 200)
+    assert SCORERS["attention-sum"]().score(view(exact, session, 200, scope=scope)) == pytest.approx(at_once, abs=1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -120,7 +119,7 @@ def test_keys_that_are_not_finite_are_reported_and_not_ranked(exact, tokens, nam
     with torch.inference_mode():
         session.kv[17, 1, 0, 0, 3] = bad
     with pytest.raises(PayloadError, match="NaN or infinity"):
-        SCORERS[name](view(exact, session, 100))
+        SCORERS[name]().score(view(exact, session, 100))
 
 
 def test_queries_that_see_nothing_any_more_count_nothing(model, tokens):
@@ -130,14 +129,14 @@ def test_queries_that_see_nothing_any_more_count_nothing(model, tokens):
     session = backend.open(tokens, 100)
     backend.migrate([session], [TransferPlan(keep=0.1, bits=32)])
     assert session.positions.tolist() == list(range(90, 100))
-    scores = SCORERS["attention-sum-raw"](view(backend, session, 100))
+    scores = SCORERS["attention-sum-raw"]().score(view(backend, session, 100))
     # Each of the ten newest queries pays one unit, shared by what is left; times four heads.
     assert scores.sum() == pytest.approx(4 * 10, abs=1e-4)
     assert (scores > 0).all()
     with torch.inference_mode():
         session.kv[:, 1, 0, 0, 3] = float("nan")
     with pytest.raises(PayloadError, match="NaN or infinity"):
-        SCORERS["attention-sum-raw"](view(backend, session, 100))
+        SCORERS["attention-sum-raw"]().score(view(backend, session, 100))
 
 
 def test_degraded_queries_come_from_the_degraded_forward(exact, oracle_model, tokens):
@@ -153,18 +152,18 @@ def test_degraded_queries_come_from_the_degraded_forward(exact, oracle_model, to
         out = oracle_model(torch.from_numpy(tokens[:160])[None], attention_mask=mask, output_attentions=True)
     weights = torch.stack(out.attentions)[:, 0, :, 128:160].double().numpy()
     expected = weights.mean((0, 1)).sum(0)[session.positions]
-    assert SCORERS["window-raw"](view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
+    assert SCORERS["window-raw"]().score(view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
     exact.migrate([session], [TransferPlan(keep=0.3, bits=32)])
     left = weights[..., session.positions]
     expected = (left / left.sum(-1, keepdims=True)).mean((0, 1)).sum(0)
-    assert SCORERS["window-raw"](view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
+    assert SCORERS["window-raw"]().score(view(exact, session, 160)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_pooling_respects_positions_of_a_pruned_cache(exact, tokens):
     session = exact.open(tokens, 150)
     exact.migrate([session], [TransferPlan(keep=0.3, bits=32)])
-    raw = SCORERS["window-raw"](view(exact, session, 150))
-    pooled = SCORERS["window"](view(exact, session, 150))
+    raw = SCORERS["window-raw"]().score(view(exact, session, 150))
+    pooled = SCORERS["window"]().score(view(exact, session, 150))
     by_hand = [raw[np.abs(session.positions - p) <= 2].max() for p in session.positions]
     assert pooled == pytest.approx(np.array(by_hand), abs=1e-12)
 
@@ -172,16 +171,16 @@ def test_pooling_respects_positions_of_a_pruned_cache(exact, tokens):
 def test_simple_scorers(exact, tokens):
     session = exact.open(tokens, 50)
     keys = session.reference.kv[:50, :, 0].double().numpy()
-    assert SCORERS["key-norm"](view(exact, session, 50)) == pytest.approx(
+    assert SCORERS["key-norm"]().score(view(exact, session, 50)) == pytest.approx(
         -np.sqrt((keys**2).sum(-1)).mean((1, 2)), abs=1e-4
     )
-    assert SCORERS["streaming"](view(exact, session, 50)).argmax() == 49
-    first, again = (SCORERS["random"](view(exact, session, 50)) for _ in range(2))
-    other = SCORERS["random"](view(exact, session, 50, seed=1))
+    assert SCORERS["streaming"]().score(view(exact, session, 50)).argmax() == 49
+    first, again = (SCORERS["random"]().score(view(exact, session, 50)) for _ in range(2))
+    other = SCORERS["random"](seed=1).score(view(exact, session, 50))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("name", SCORER_NAMES)
+@pytest.mark.parametrize("name", list(SCORERS))
 def test_every_scorer_drives_a_handover(model, tokens, name):
     backend = KVBackend(copy.deepcopy(model), settings=KVSettings(scorer=name))
     session = backend.open(tokens, 150)
@@ -190,10 +189,6 @@ def test_every_scorer_drives_a_handover(model, tokens, name):
         assert migration.kept_tokens == round(0.2 * length)
         assert {0, 1, 2, 3} <= set(session.positions) and set(range(length - 8, length)) <= set(session.positions)
         backend.advance([session], [10])
-
-
-def test_registry_and_settings_name_the_same_scorers():
-    assert tuple(SCORERS) == SCORER_NAMES
 
 
 def test_extract_top_k_by_hand():

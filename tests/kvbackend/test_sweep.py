@@ -8,8 +8,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvroam.errors import ConfigError, run_command
-from kvroam.kvbackend import TransferPlan, sweep
+from kvroam.files import write_whole
+from kvroam.kvbackend import TransferPlan
 from kvroam.kvbackend.embedded.model import load_model
+from kvroam.kvbackend.sweep import command, measure
 
 from .conftest import VOCAB
 
@@ -18,7 +20,7 @@ SMALL = ["--sessions", "3", "--context", "150", "--horizon", "60", "--quiet"]
 
 
 def run(*arguments: str) -> int:
-    return run_command("sweep", sweep.command, list(arguments))
+    return run_command("sweep", command.command, list(arguments))
 
 
 def read(folder) -> list[dict[str, str]]:
@@ -32,7 +34,7 @@ def test_points_equal_a_loop_by_hand(backend):
     answer[[130, 140, 141, 150]] = 1, 2, 2, 1
     references = backend.references([(rng.integers(0, VOCAB, n), answer[:n]) for n in (200, 180, 145)])
     settings = backend.settings
-    points = list(sweep.sweep(backend, references, 120, 40, ["streaming", "key-norm"], [0.5, 1.0], ["int4", "bf16"]))
+    points = list(measure.sweep(backend, references, 120, 40, ["streaming", "key-norm"], [0.5, 1.0], ["int4", "bf16"]))
     assert [(p.scorer, p.keep, p.precision) for p in points] == [
         (s, k, p) for s in ("streaming", "key-norm") for k in (0.5, 1.0) for p in ("int4", "bf16")
     ]
@@ -60,7 +62,7 @@ def test_points_equal_a_loop_by_hand(backend):
 
 def test_a_list_per_head_is_the_scope_head(backend, tokens):
     references = backend.references([tokens])
-    (point,) = sweep.sweep(backend, references, 200, 50, ["key-norm@head"], [0.3])
+    (point,) = measure.sweep(backend, references, 200, 50, ["key-norm@head"], [0.3])
     settings = backend.settings
     try:
         backend.settings = type(settings)(scorer="key-norm", scope="head")
@@ -83,7 +85,7 @@ def test_the_oracle_needs_sessions_that_tell_their_facts(tmp_path, capsys):
 
 
 def test_text_without_questions_has_no_recall(backend, tokens):
-    (point,) = sweep.sweep(backend, backend.references([tokens]), 200, 50, keeps=[1.0])
+    (point,) = measure.sweep(backend, backend.references([tokens]), 200, 50, keeps=[1.0])
     assert (point.recall, point.recall_hot, point.recall_cold) == (None, None, None)
     assert (point.kl, point.top1) == (0.0, 1.0)
 
@@ -156,10 +158,10 @@ def test_text_that_is_too_short_or_not_text_is_refused(backend, tmp_path):
     path = tmp_path / "text"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
-        sweep.text_scripts(backend, path, 1, 10)
+        command.text_scripts(backend, path, 1, 10)
     path.write_text("short", encoding="utf-8")
     with pytest.raises(ConfigError, match="tokenizer"):
-        sweep.text_scripts(backend, path, 1, 10)
+        command.text_scripts(backend, path, 1, 10)
 
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path):
@@ -171,5 +173,5 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(ConfigError, match="No space left"):
-        sweep.write_whole(path, fail)
+        write_whole(path, fail)
     assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,81 @@
+"""Interfaces of other libraries that may change or fail without notice: one function each, with probe and fallback.
+
+What kvroam uses of a library beside its public interface belongs here and nowhere else. A probe asks whether the
+interface is there and still does what it did; if not, the fallback takes the public way. Where there is no fallback,
+pyproject.toml bounds the library's version. Libraries are imported inside the functions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+# numba
+
+
+def njit_cached(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` that keeps what it compiled on disk, where there is a folder to keep it in.
+
+    numba raises RuntimeError for a read-only installation of a user without a home; then every process compiles anew.
+
+    Args:
+        options: of `numba.njit`, without `cache`.
+    """
+    from numba import njit
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+
+    return compiled
+
+
+# torch
+
+
+def onednn_linear() -> Callable[[Any, Any, Any], Any] | None:
+    """oneDNN's linear layer as torch.compile calls it: float32 rows [n, in], weight [out, in], bias [out] or None.
+
+    Returns:
+        The function; None where this torch does not have it or its numbers are not those of `F.linear`, which is then
+        used instead. Some processors compute it twice as fast.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    x, weight = torch.linspace(-1.0, 1.0, 32).view(4, 8), torch.linspace(-2.0, 1.0, 24).view(3, 8)
+    bias = torch.linspace(0.5, 1.5, 3)
+    try:
+        found: Any = torch.ops.mkldnn._linear_pointwise
+
+        def linear(rows: Any, weight: Any, bias: Any) -> Any:
+            return found(rows, weight, bias, "none", [], "")
+
+        same = all(torch.allclose(linear(x, weight, b), F.linear(x, weight, b), atol=1e-5) for b in (None, bias))
+    except (AttributeError, TypeError, RuntimeError, NotImplementedError):
+        return None
+    return linear if same else None
+
+
+# transformers
+
+
+def attention_of(model: Any) -> str:
+    """The name of the attention implementation that a Hugging Face model uses.
+
+    Returns:
+        The name; "eager", which every model has, where this transformers does not tell.
+    """
+    name = getattr(model.config, "_attn_implementation", None)
+    return name if isinstance(name, str) else "eager"
+
+
+def attend_with(model: Any, name: str, function: Callable[..., Any]) -> None:
+    """Make a Hugging Face model attend through a function of ours; the model object is changed.
+
+    There is no fallback: pyproject.toml bounds transformers, and `LanguageModel` compares logits.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(name, function)
+    model.set_attn_implementation(name)

@@ -1,0 +1,150 @@
+"""A whole script, prefilled once: what the session would be if nothing were ever lost."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ...errors import ConfigError
+from ..drift import Marks, runs
+from ..model.forward import Block, LanguageModel
+
+
+class Reference:
+    """The whole cache of a script, token-major; by causality the cache at position n is its first n rows.
+
+    Attributes:
+        tokens: int32 [S].
+        kv: [S, L, 2, Hkv, D] at the cache dtype.
+        queries: [S, L, H, D], rotated; saliency at any position needs no forward pass.
+        hidden: [S, d], after the final norm; the LM head gives the logits at any position.
+        marks: where facts are asked for.
+        correct: list of bool, one per entry of marks.rows: whether the whole cache predicts that answer token.
+        key: digest of tokens and marks.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        marks: Marks,
+        kv: torch.Tensor,
+        queries: torch.Tensor,
+        hidden: torch.Tensor,
+        correct: list[bool],
+    ) -> None:
+        self.tokens, self.marks, self.correct = tokens, marks, correct
+        self.kv, self.queries, self.hidden = kv, queries, hidden
+        self.key = content_key(tokens, marks.answer, marks.query)
+        self.nbytes = sum(x.numel() * x.element_size() for x in (kv, queries, hidden))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def content_key(tokens: np.ndarray, answer: np.ndarray | None, query: np.ndarray | None) -> bytes:
+    """Digest of a script and its marks, the key under which its prefill is remembered."""
+    digest = hashlib.blake2b(tokens.tobytes(), digest_size=16)
+    for marks in (answer, query):
+        digest.update(b"none" if marks is None else marks.tobytes())
+    return digest.digest()
+
+
+def check_script(
+    llm: LanguageModel, tokens: object, answer: object = None, query: object = None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Validate a script and bring it to int32 [S], int8 [S] or None, int16 [S] or None.
+
+    Raises:
+        ConfigError: empty or too long a script, token ids outside the vocabulary, or marks of another length.
+    """
+    ids = np.asarray(tokens)
+    if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
+        raise ConfigError(f"tokens have shape {ids.shape} and dtype {ids.dtype}; give a non-empty list of token ids")
+    if len(ids) > llm.max_tokens:
+        raise ConfigError(f"a script of {len(ids)} tokens exceeds the model's {llm.max_tokens}; cut it")
+    if ids.min() < 0 or ids.max() >= llm.vocab:
+        bad = ids.min() if ids.min() < 0 else ids.max()
+        raise ConfigError(f"token id {bad} is outside [0, {llm.vocab}); use this model's tokenizer")
+    marks: list[np.ndarray | None] = []
+    for name, given, kind in (("answer", answer, np.int8), ("query", query, np.int16)):
+        array = None if given is None else np.asarray(given)
+        if array is not None and array.shape != ids.shape:
+            raise ConfigError(f"{name} has shape {array.shape}, tokens have {ids.shape}; give one mark per token")
+        marks.append(None if array is None else np.ascontiguousarray(array, dtype=kind))
+    if marks[0] is not None and (marks[0].min() < 0 or marks[0].max() > 2):
+        raise ConfigError(f"answer holds marks {marks[0].min()}..{marks[0].max()}; use 0 none, 1 hot, 2 cold")
+    if marks[0] is not None and marks[1] is not None and bool(((marks[0] > 0) & (marks[1] < 0)).any()):
+        raise ConfigError("some answer tokens have query = -1; number each answer from 0, or leave query out")
+    return np.ascontiguousarray(ids, dtype=np.int32), marks[0], marks[1]
+
+
+def build(
+    llm: LanguageModel, scripts: Sequence[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]], batch_tokens: int
+) -> list[Reference]:
+    """Prefill checked scripts in micro-batches of at most `batch_tokens` padded tokens; results in input order."""
+    order = sorted(range(len(scripts)), key=lambda i: len(scripts[i][0]))
+    built: dict[int, Reference] = {}
+    while order:
+        widest = len(scripts[order[-1]][0])
+        count = max(1, batch_tokens // widest)
+        chosen, order = order[-count:], order[:-count]
+        block = llm.prefill([scripts[i][0] for i in chosen])
+        for row, i in enumerate(chosen):
+            tokens, answer, query = scripts[i]
+            built[i] = _from_block(llm, tokens, Marks(answer, query), block, row)
+    return [built[i] for i in range(len(scripts))]
+
+
+def extended(
+    llm: LanguageModel,
+    old: Reference,
+    length: int,
+    tokens: np.ndarray,
+    answer: np.ndarray | None,
+    query: np.ndarray | None,
+) -> Reference:
+    """The reference of a script's first `length` tokens followed by new ones; only the new ones are computed.
+
+    Marks of the new tokens get query ids above the old ones, so that answers do not run into one another.
+    """
+    block = llm.extend([old.kv[:length]], [length], [tokens])
+    marks = Marks(*_joined_marks(old, length, len(tokens), answer, query))
+    parts = ((old.kv, block.kv), (old.queries, block.queries), (old.hidden, block.hidden))
+    kv, queries, hidden = (torch.cat([a[:length], b[0].to(a.dtype)]) for a, b in parts)
+    correct = _correct(llm, np.concatenate([old.tokens[:length], tokens]), hidden, marks)
+    return Reference(np.concatenate([old.tokens[:length], tokens]), marks, kv, queries, hidden, correct)
+
+
+def _from_block(llm: LanguageModel, tokens: np.ndarray, marks: Marks, block: Block, row: int) -> Reference:
+    size = len(tokens)
+    # clone: a view would keep the whole padded batch alive
+    kv = block.kv[row, :size].to(llm.cache_dtype, copy=True)
+    hidden = block.hidden[row, :size].clone()
+    return Reference(tokens, marks, kv, block.queries[row, :size].clone(), hidden, _correct(llm, tokens, hidden, marks))
+
+
+def _correct(llm: LanguageModel, tokens: np.ndarray, hidden: torch.Tensor, marks: Marks) -> list[bool]:
+    """Whether the whole cache predicts each marked answer token."""
+    if not marks.rows:
+        return []
+    rows = np.asarray(marks.rows)
+    top = llm.logits(hidden[torch.from_numpy(rows).to(hidden.device)]).argmax(-1).cpu().numpy()
+    return (top == tokens[rows + 1]).tolist()
+
+
+def _joined_marks(
+    old: Reference, length: int, count: int, answer: np.ndarray | None, query: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    before = old.marks
+    if before.answer is None and answer is None:
+        return None, None
+    head = np.zeros(length, np.int8) if before.answer is None else before.answer[:length]
+    tail = np.zeros(count, np.int8) if answer is None else answer
+    ids_head = np.full(length, -1, np.int16)
+    if before.answer is not None:
+        ids_head = before.query[:length] if before.query is not None else runs(head)
+    ids_tail = query if query is not None else runs(tail)
+    shift = max(0, int(ids_head.max(initial=-1)) + 1)
+    ids_tail = np.where(tail > 0, ids_tail + shift, -1).astype(np.int16)
+    return np.concatenate([head, tail]), np.concatenate([ids_head, ids_tail])

@@ -1,0 +1,74 @@
+"""torch's number of threads belongs to the program: the backend leaves it alone, commands put it back."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import kvroam.kvbackend as package
+from kvroam.kvbackend import KVBackend, TransferPlan
+from kvroam.kvbackend.embedded.manifest import ASSETS
+from kvroam.kvbackend.embedded.training import pruning, report, sample, train
+from kvroam.kvbackend.threads import spread, torch_threads
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_whole_handover_leaves_the_number_as_it_is(three_threads, model, tokens):
+    backends = [KVBackend.load(device="cpu"), KVBackend(copy.deepcopy(model))]
+    for backend in backends:
+        session = backend.open(tokens, 200)
+        backend.watch(session)
+        backend.migrate([session], [TransferPlan(keep=0.3, bits=4)])
+        backend.advance([session], [20])
+        backend.measure([session], 10)
+        assert torch.get_num_threads() == 3
+
+
+def test_only_one_place_sets_it():
+    """What a test cannot run through is looked for in the text."""
+    root = Path(package.__file__).parent
+    setters = [path.name for path in root.rglob("*.py") if "set_num_" in path.read_text(encoding="utf-8")]
+    assert setters == ["threads.py"]
+
+
+def test_the_bound_ends_with_the_block_also_when_it_fails(three_threads):
+    with torch_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    with pytest.raises(KeyError), torch_threads(2):
+        raise KeyError
+    assert torch.get_num_threads() == 3
+
+
+def test_commands_work_with_the_threads_they_were_given_and_put_them_back(three_threads, tmp_path, monkeypatch):
+    folder, seen = tmp_path / "assets", []
+    shutil.copytree(ASSETS, folder)
+
+    def note(*_, **__):
+        seen.append(torch.get_num_threads())
+        raise report.KvroamError("far enough")
+
+    for module, name in ((report, "full_report"), (sample, "sample_texts"), (train, "train"), (pruning, "measure")):
+        monkeypatch.setattr(module, name, note)
+    assert report.main(["--folder", str(folder), "--threads", "2"]) == 2
+    assert sample.main(["--folder", str(folder)]) == 2
+    assert train.main(["--out", str(tmp_path / "run"), "--threads", "2"]) == 2
+    assert pruning.main(["--out", str(tmp_path / "pruning")]) == 2
+    assert seen == [2, 1, 2, 1] and torch.get_num_threads() == 3
+
+
+def test_work_is_spread_over_the_threads_that_torch_may_use_and_each_item_is_done_once(three_threads):
+    for items, numbers, most in ((100, 1 << 20, 3), (2, 1 << 20, 2), (100, 100, 1), (1, 1 << 20, 1), (0, 0, 1)):
+        parts = []
+        spread(items, numbers, lambda lo, hi, parts=parts: parts.append((lo, hi)))
+        assert len(parts) == most
+        assert sorted(i for lo, hi in parts for i in range(lo, hi)) == list(range(items))
