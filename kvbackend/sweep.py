@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ConfigError, run_command
+from ..commands import run as run_command
+from ..errors import ConfigError
 from ..files import write_whole
 from .settings import SCORER_NAMES, KVSettings, TransferPlan
 

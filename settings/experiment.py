@@ -1,10 +1,24 @@
-"""How an experiment is trained and evaluated; with the environment's keys they make up one YAML file."""
+"""An experiment: an environment, how policies are trained in it, and how they are evaluated.
+
+In a YAML file the keys of the environment stand at the top, beside the sections `train` and `evaluate`, and `task`,
+which names the environment.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from ..errors import require
+from ..envs.base import registry
+from ..errors import ConfigError, require
+from .environment import DEFAULT_TASK, TASK, without_sections
+from .fields import build, show
+from .loader import read, to_dict
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,62 @@ class EvaluateConfig:
 
     policies: tuple[str, ...] = ("random", "tho", "cho", "ctho", "token-aware")
     episodes: int = 8
-    seed: int = 0
+    seed: int = 1000  # of the first episode; training uses those from train.seed on
     ttft_objective_s: float = 0.5  # a handover, or a request, meets its objective below this [s]
     tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[C]):
+    """An environment's configuration, and how it is trained on and evaluated: one YAML file is one experiment."""
+
+    environment: C
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def load_experiment(path_or_name: str | Path = "handover", overrides: Iterable[str] = ()) -> Experiment[Any]:
+    """The experiment of a YAML file, or of a shipped one.
+
+    Args:
+        path_or_name: path of a YAML file (a run's config.json is one), or the name of a shipped one ("handover").
+        overrides: "key.sub=value" strings, the value read as YAML; later ones win, all win over the file.
+
+    Raises:
+        ConfigError: there is no such file or task, an unknown key, or a value that cannot be used.
+    """
+    return build_experiment(read(path_or_name, overrides), where=str(path_or_name))
+
+
+def build_experiment(mapping: Mapping[str, Any], where: str = "config") -> Experiment[Any]:
+    """The experiment that a flat mapping describes; the reverse of `flat`.
+
+    Args:
+        mapping: as a YAML file has it.
+        where: what messages start with, such as the file name.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    task = mapping.get(TASK, DEFAULT_TASK)
+    if not isinstance(task, str):
+        raise ConfigError(f"{where}: task is {show(task)}; expected one of {', '.join(registry.names())}")
+    # Built as one, so that an unknown key is compared with those of all sections.
+    whole = build(file_class(task), mapping, where=where)
+    settings = build(registry.config_class(task), without_sections(mapping), where=where)
+    return Experiment(settings, whole.train, whole.evaluate)
+
+
+def flat(experiment: Experiment[Any]) -> dict[str, Any]:
+    """The flat mapping, of dicts, lists and scalars, that `build_experiment` makes an equal experiment of."""
+    return {TASK: registry.name_of(experiment.environment), **to_dict(experiment.environment),
+            "train": to_dict(experiment.train), "evaluate": to_dict(experiment.evaluate)}
+
+
+@functools.cache
+def file_class(task: str = DEFAULT_TASK) -> Any:
+    """A dataclass of all keys that an experiment file of that environment may have."""
+    config = registry.config_class(task)
+    sections = [(TASK, str, field(default=task)), ("train", TrainConfig, field(default_factory=TrainConfig)),
+                ("evaluate", EvaluateConfig, field(default_factory=EvaluateConfig))]
+    return make_dataclass(f"{config.__name__}File", sections, bases=(config,), frozen=True)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
+from kvroam.commands import run as run_command
 from kvroam.envs.handover.metrics import METRICS as MEASURED
-from kvroam.errors import run_command
 from kvroam.evaluate import command, evaluate
 from kvroam.evaluation.metrics import METRICS
 from kvroam.evaluation.report import write_results
-from kvroam.settings.loader import load
+from kvroam.settings.experiment import load_experiment
 
 SMALL = ["episode_s=15.0", "sessions.scripts=4"]
 FILES = ("results.json", "table.md", "interruption_drift.png")
@@ -25,7 +24,7 @@ FILES = ("results.json", "table.md", "interruption_drift.png")
 
 @pytest.fixture(scope="module")
 def results() -> dict:
-    return evaluate(load(Experiment, "handover", SMALL), ["random", "tho", "cho", "ctho", "token-aware"], 3, 7)
+    return evaluate(load_experiment("handover", SMALL), ["random", "tho", "cho", "ctho", "token-aware"], 3, 7)
 
 
 def mean(results: dict, policy: str, metric: str) -> float:
@@ -67,7 +66,7 @@ def test_paired_differences_are_those_of_the_episodes(results: dict) -> None:
 
 
 def test_an_evaluation_repeats_exactly(results: dict) -> None:
-    again = evaluate(load(Experiment, "handover", SMALL), ["token-aware"], 3, 7)
+    again = evaluate(load_experiment("handover", SMALL), ["token-aware"], 3, 7)
     first = results["policies"]["token-aware"]["episodes"]
     for name, values in again["policies"]["token-aware"]["episodes"].items():
         assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(values, first[name], strict=True)), name
@@ -75,7 +74,7 @@ def test_an_evaluation_repeats_exactly(results: dict) -> None:
 
 def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) -> None:
     quick = ["scoring.mode=none", "episode_s=5.0"]
-    configs = {name: load(Experiment, name, quick) for name in ("calm", "rush_hour")}
+    configs = {name: load_experiment(name, quick) for name in ("calm", "rush_hour")}
     results = evaluate(configs, ["cho", "ctho"], 2, 3)
     assert results["scenarios"] == ["calm", "calm", "rush_hour", "rush_hour"] and results["seeds"] == [3, 4, 3, 4]
     alone = evaluate(configs["rush_hour"], ["ctho"], 2, 3)["policies"]["ctho"]["episodes"]["cost"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
+from kvroam.commands import run as run_command
 from kvroam.envs.views.sb3 import HandoverVecEnv
-from kvroam.errors import PolicyError, run_command
-from kvroam.settings.loader import load
+from kvroam.errors import PolicyError
+from kvroam.settings.experiment import Experiment, load_experiment
 from kvroam.train import command, train
 from kvroam.training.checkpoints import STATE
 
@@ -29,7 +29,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def config() -> Experiment:
-    return load(Experiment, "handover", SETTINGS)
+    return load_experiment("handover", SETTINGS)
 
 
 @pytest.fixture(scope="module")

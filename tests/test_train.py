@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
+from kvroam.commands import run as run_command
 from kvroam.envs.handover.rewards import TERMS
 from kvroam.envs.views.sb3 import HandoverVecEnv
-from kvroam.errors import PolicyError, run_command
+from kvroam.errors import PolicyError
 from kvroam.evaluate import evaluate
-from kvroam.settings.loader import load
+from kvroam.settings.experiment import load_experiment
 from kvroam.train import command, train
 
 SHORT = ["train.total_steps=40000", "train.rollout_steps=64", "episode_s=10.0", "sessions.scripts=4",
@@ -23,12 +23,12 @@ SHORT = ["train.total_steps=40000", "train.rollout_steps=64", "episode_s=10.0", 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "short"
-    train(load(Experiment, "handover", SHORT), out, quiet=True)
+    train(load_experiment("handover", SHORT), out, quiet=True)
     return out
 
 
 def test_a_short_run_beats_random(run: Path) -> None:
-    results = evaluate(load(Experiment, "handover", SHORT), ["random", str(run)], 3, 100)
+    results = evaluate(load_experiment("handover", SHORT), ["random", str(run)], 3, 100)
     cost = {name: np.mean(policy["episodes"]["cost"]) for name, policy in results["policies"].items()}
     assert cost["short"] < 0.8 * cost["random"]
 
@@ -46,7 +46,7 @@ def test_tensorboard_has_every_reward_term_and_the_episode_metrics(run: Path) ->
 def test_checkpoints_are_written_along_the_way_and_can_be_evaluated(run: Path) -> None:
     checkpoints = sorted(run.glob("checkpoint_*.zip"))
     assert len(checkpoints) >= 1 and all(zipfile.is_zipfile(path) for path in checkpoints)
-    config = load(Experiment, "handover", [*SHORT, "scoring.mode=none"])
+    config = load_experiment("handover", [*SHORT, "scoring.mode=none"])
     results = evaluate(config, [str(checkpoints[0])], 1, 0)
     assert list(results["policies"]) == [checkpoints[0].stem]
     assert not list(run.glob(".*"))
@@ -54,14 +54,14 @@ def test_checkpoints_are_written_along_the_way_and_can_be_evaluated(run: Path) -
 
 def test_a_checkpoint_for_other_spaces_is_refused(run: Path) -> None:
     with pytest.raises(PolicyError, match="trained on"):
-        evaluate(load(Experiment, "handover", ["actions.candidates=2"]), [str(run)], 1, 0)
+        evaluate(load_experiment("handover", ["actions.candidates=2"]), [str(run)], 1, 0)
 
 
 def test_a_damaged_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes((run / "policy.zip").read_bytes()[:1000])
     with pytest.raises(PolicyError, match="damaged"):
-        evaluate(load(Experiment, "handover"), [str(damaged)], 1, 0)
+        evaluate(load_experiment("handover"), [str(damaged)], 1, 0)
 
 
 def test_bad_settings_give_one_line(capsys: pytest.CaptureFixture) -> None:
@@ -73,7 +73,7 @@ def test_bad_settings_give_one_line(capsys: pytest.CaptureFixture) -> None:
 def test_two_runs_with_one_seed_are_the_same(tmp_path: Path) -> None:
     from stable_baselines3 import PPO
 
-    config = load(Experiment, "handover", ["train.total_steps=4096", "train.rollout_steps=32", "episode_s=2.0",
+    config = load_experiment("handover", ["train.total_steps=4096", "train.rollout_steps=32", "episode_s=2.0",
                                            "scoring.mode=none", "num_ues=8"])
     first, second = (PPO.load(train(config, tmp_path / name, quiet=True)) for name in ("a", "b"))
     for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
@@ -81,7 +81,7 @@ def test_two_runs_with_one_seed_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_vector_environment_truncates_and_gives_the_last_observation() -> None:
-    config = load(Experiment, "handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
+    config = load_experiment("handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
     env = HandoverVecEnv(config, 3, seed=5)
     start = env.reset()
     rows = start.reshape(3, 4, -1)

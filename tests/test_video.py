@@ -11,25 +11,25 @@ import pytest
 from PIL import Image
 
 from kvroam import agents
+from kvroam.commands import run as run_command
 from kvroam.envs.base.core import HandoverCore
-from kvroam.envs.handover.config import Experiment, resolve
+from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.render import Renderer, palette, video
 from kvroam.envs.render.reading import History
-from kvroam.errors import ConfigError, run_command
+from kvroam.errors import ConfigError
 from kvroam.evaluate import command
+from kvroam.evaluation.film import film
 
 SMALL = ["scoring.mode=none", "episode_s=2.0", "num_ues=4"]
 
 
-def experiment() -> Experiment:
-    config = resolve("handover", SMALL)
-    assert isinstance(config, Experiment)
-    return config
+def experiment() -> HandoverConfig:
+    return resolve("handover", SMALL)
 
 
 def test_a_video_has_the_frames_of_the_episode_from_its_start_on() -> None:
     config = experiment()
-    frames = list(video.play(config, agents.make("cho", config, 0), 3, start_s=0.5, seconds=0.4))
+    frames = list(film(config, agents.make("cho", config, 0), 3, start_s=0.5, seconds=0.4))
     core, player, history = HandoverCore(config), agents.make("cho", config, 0), History(0)
     core.reset([3])
     player.reset(core.view)

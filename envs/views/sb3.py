@@ -6,6 +6,7 @@ bootstraps through (`TimeLimit.truncated`, `terminal_observation`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class HandoverVecEnv(VecEnv):
         self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
         self._actions = np.zeros((num_envs, config.num_ues, self._parts), np.int64)
         self.episode_metrics: list[dict[str, float]] = []
-        self._step = 0
+        self._step, self._made = 0, time.time()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
@@ -93,7 +94,9 @@ class HandoverVecEnv(VecEnv):
             for row, info in enumerate(infos):
                 info["terminal_observation"] = observation[row]
                 info["TimeLimit.truncated"] = True
-                info["episode"] = {"r": float(self._return[row]), "l": self._step, "t": 0.0}
+                # As Stable-Baselines3's Monitor: seconds since the environment was made.
+                elapsed_s = round(time.time() - self._made, 6)
+                info["episode"] = {"r": float(self._return[row]), "l": self._step, "t": elapsed_s}
             self.episode_metrics = [self._meter.result(e) for e in range(self.core.num_envs)]
             self.core.reset()
             self._begin()
