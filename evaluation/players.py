@@ -73,8 +73,8 @@ def warn_of_training_seeds(players: Mapping[str, Any], seeds: Sequence[int]) -> 
         seen = sorted(set(seeds) & set(getattr(player, "training_seeds", ())))
         if seen:
             shown = f"seed {seen[0]}" if len(seen) == 1 else f"seeds {seen[0]} to {seen[-1]}"
-            warnings.warn(f"policy {name!r} was trained on {shown}, which are evaluated here, too: choose others with "
-                          "--seed", KvroamWarning, stacklevel=2)
+            warnings.warn(f"policy {name!r} was trained on {shown}, and is evaluated there, too: choose other seeds, "
+                          "such as --seed 1000", KvroamWarning, stacklevel=3)
 
 
 def _apart(path: str) -> str:

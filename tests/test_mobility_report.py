@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from kvroam.benchmarks.mobility import accuracy, command, fluid_flow_per_min, movement, stays
-from kvroam.commands import run as run_command
 
 STEP_S, STEPS = 0.1, 200
 
@@ -115,5 +114,5 @@ def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
 def test_wrong_arguments_are_one_line(tmp_path, capsys):
     for wrong in (["--episodes", "0"], ["--scenes", "atlantis"], ["--duration", "0"],
                   ["--figures", "etoile"]):
-        assert run_command("mobility", command, [*wrong, "--out", str(tmp_path)]) == 2
+        assert command.main([*wrong, "--out", str(tmp_path)]) == 2
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("mobility: ")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.commands import run as run_command
 from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError
 from kvroam.settings.experiment import Experiment, load_experiment
@@ -109,11 +108,11 @@ def test_a_signal_ends_the_training_with_a_checkpoint_to_go_on_from(
     arguments = ["--out", str(tmp_path), "--quiet", "--set", *SETTINGS, "train.checkpoint_every=100000"]
     with monkeypatch.context() as patch:
         at_step(patch, ROLLOUT + 3, lambda: os.kill(os.getpid(), number))
-        assert run_command("kvroam-train", command, arguments) == 130
+        assert command.main(arguments) == 130
     assert signal.getsignal(number) is before
     assert f"--resume {tmp_path}" in capsys.readouterr().err
     assert [p.name for p in tmp_path.glob("checkpoint*")] == ["checkpoint_000000384.zip"]
-    assert run_command("kvroam-train", command, ["--resume", str(tmp_path), "--quiet"]) == 0
+    assert command.main(["--resume", str(tmp_path), "--quiet"]) == 0
     assert same(tmp_path / "policy.zip", straight / "policy.zip")
 
 
@@ -136,7 +135,7 @@ def test_a_run_that_cannot_go_on_says_why(
         ([str(tmp_path)], ["config.json"]),
         ([str(straight), "--set", "num_ues=3"], ["--resume", "--set"]),
     ):
-        assert run_command("kvroam-train", command, ["--resume", *arguments]) == 2
+        assert command.main(["--resume", *arguments]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and all(word in error for word in words), error
     (tmp_path / STATE).write_bytes(b"no pickle")
@@ -149,5 +148,5 @@ def test_a_new_run_forgets_what_an_older_one_could_have_gone_on_from(
     (tmp_path / STATE).write_bytes(b"old")
     at_step(monkeypatch, 1, kill)
     with pytest.raises(Killed):
-        train(config, tmp_path, quiet=True)
+        train(config, tmp_path, quiet=True, overwrite=True)
     assert not (tmp_path / STATE).exists()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kvroam.commands import run as run_command
+from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.rewards import TERMS
 from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError
@@ -65,7 +66,7 @@ def test_a_damaged_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_bad_settings_give_one_line(capsys: pytest.CaptureFixture) -> None:
-    assert run_command("kvroam-train", command, ["--set", "train.learning_rate=0"]) == 2
+    assert command.main(["--set", "train.learning_rate=0"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "learning_rate" in error
 
@@ -81,7 +82,7 @@ def test_two_runs_with_one_seed_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_vector_environment_truncates_and_gives_the_last_observation() -> None:
-    config = load_experiment("handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
+    config = resolve("handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
     env = HandoverVecEnv(config, 3, seed=5)
     start = env.reset()
     rows = start.reshape(3, 4, -1)
@@ -97,3 +98,18 @@ def test_the_vector_environment_truncates_and_gives_the_last_observation() -> No
     assert not np.array_equal(last, start)
     masks = env.env_method("action_masks")
     assert len(masks) == 12 and masks[0].shape == (sum(env.action_space.nvec),)
+
+
+def test_the_time_of_an_episode_is_what_has_passed() -> None:
+    before = time.time()
+    env = HandoverVecEnv(resolve("handover", ["episode_s=0.3", "scoring.mode=none", "num_ues=2"]))
+    made = time.time()
+    env.reset()
+    for episode in range(2):
+        time.sleep(0.02)
+        for _ in range(3):
+            began = time.time()
+            infos = env.step(np.zeros((2, 5), np.int64))[3]
+            ended = time.time()
+        elapsed = {info["episode"]["t"] for info in infos}
+        assert began - made - 1e-5 <= min(elapsed) and max(elapsed) <= ended - before + 1e-5, episode

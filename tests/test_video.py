@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from kvroam import agents
-from kvroam.commands import run as run_command
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.render import Renderer, palette, video
@@ -83,7 +82,7 @@ def test_the_command_writes_a_video_beside_the_results(tmp_path: Path, capsys: p
     arguments = ["--policies", "cho", "ctho", "--episodes", "1", "--quiet", "--out", str(tmp_path), "--set", *SMALL,
                  "--video", str(tmp_path / "v.gif"), "--video-policy", "cho", "--video-start", "1", "--video-seconds",
                  "0.5"]
-    assert run_command("kvroam-evaluate", command, arguments) == 0
+    assert command.main(arguments) == 0
     assert "v.gif" in capsys.readouterr().out
     with Image.open(tmp_path / "v.gif") as picture:
         assert picture.n_frames == 5 and picture.size == (800, 600)
@@ -102,7 +101,7 @@ def test_a_video_that_cannot_be_made_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = [*arguments, "--policies", "cho", "--out", "out", "--set", "scoring.mode=none"]
-    assert run_command("kvroam-evaluate", command, given) == 2
+    assert command.main(given) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
     assert not any(tmp_path.iterdir())

@@ -72,8 +72,9 @@ def describe(model: Any, experiment: Experiment[Any]) -> Description:
         raise PolicyError(f"{type(policy).__name__} cannot be stored as a checkpoint: use MlpPolicy with MultiDiscrete "
                           f"actions, layers given as numbers, and an activation among {', '.join(ACTIVATIONS)}")
     config, sizes = flat(experiment), getattr(model.action_space, "nvec", ())
+    features = int(np.prod(model.observation_space.shape or ()))
     return Description(
-        FORMAT, ALGORITHM, config["task"], fingerprint(config), config, int(np.prod(model.observation_space.shape or ())),
+        FORMAT, ALGORITHM, config["task"], fingerprint(config), config, features,
         tuple(int(n) for n in sizes), tuple(layers.get("pi", ())), tuple(layers.get("vf", ())),
         policy.activation_fn.__name__, int(model.num_timesteps))
 
