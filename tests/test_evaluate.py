@@ -88,8 +88,9 @@ def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) ->
 
 def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path),
-         "--set", "scoring.mode=none", "episode_s=5.0"], capture_output=True, text=True, check=False)
+        [sys.executable, Path(__file__).parents[1] / "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet",
+         "--out", str(tmp_path), "--set", "scoring.mode=none", "episode_s=5.0"],
+        capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "cho" in run.stdout and "drift and recall were not measured" in run.stdout
     assert all((tmp_path / name).stat().st_size > 100 for name in FILES)
@@ -137,7 +138,7 @@ def test_what_cannot_be_used_gives_one_line_and_exit_code_2(
     assert not out.exists()
 
 
-def test_configurations_of_one_file_name_are_told_apart_by_a_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_configurations_of_one_file_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = []
     for ues in (3, 4):
         files.append(tmp_path / str(ues) / "city.yaml")

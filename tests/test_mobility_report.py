@@ -115,4 +115,4 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
     for wrong in (["--episodes", "0"], ["--scenes", "atlantis"], ["--duration", "0"],
                   ["--figures", "etoile"]):
         assert command.main([*wrong, "--out", str(tmp_path)]) == 2
-        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("mobility: ")
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("python -m kvroam.benchmarks.mobility: ")
