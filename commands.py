@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import KvroamError, KvroamWarning
+from .threads import one_torch_thread
 
 Options = Callable[[argparse.ArgumentParser], object]
 
@@ -108,19 +109,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def settings_of(overrides: Sequence[str]) -> str:
     """The `--set` options, as they are written on a command line after a space; nothing where there are none."""
     return "".join(f" --set {override}" for override in overrides)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """One torch thread inside the block, and as many as before after it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -77,7 +77,8 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that could not be written to, before an hour is spent on its content."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"--out {str(folder)!r} cannot be written: {str(there)!r} is no writable folder")
+        raise ConfigError(f"--out {str(folder)!r} cannot be written: {str(there)!r} is not a folder that can be "
+                          "written to")
 
 
 def prepare_film(args: argparse.Namespace, experiment: Experiment, policies: Sequence[str],

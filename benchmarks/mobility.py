@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,8 +190,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="handover", help="world (default: handover)")
     parser.add_argument("--episodes", type=int, default=16, help="episodes per scene (default 16)")
     parser.add_argument("--duration", type=float, default=300.0, help="length of each, s (default 300)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default docs)")
+    commands.add_seed(parser)
+    commands.add_out(parser, "docs", "mobility.md, mobility.json and the figures")
     parser.add_argument("--figures", nargs="*", help="scenes to draw (default: all of them)")
     commands.add_quiet(parser)
 

@@ -40,6 +40,7 @@ def environment(cls: type[C], task: str, config: C | Mapping | str | Path | None
     given = task if config is None else config
     where = "config" if isinstance(given, Mapping) else str(given)
     mapping = overridden(given if isinstance(given, Mapping) else read(given), overrides)
+    # A mapping may leave out its task; a file without one is for the default task.
     named = mapping.get(TASK, DEFAULT_TASK if isinstance(config, (str, Path)) else task)
     if named != task:
         raise ConfigError(f"{where}: task is {show(named)}; this environment is {task!r}")

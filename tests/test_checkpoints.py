@@ -301,13 +301,19 @@ def test_a_folder_that_holds_a_run_is_not_trained_into(
     arguments = ["--out", str(out), "--quiet", "--set", *SETTINGS, "train.seed=5"]
     assert train_command.main(arguments) == 2
     error = capsys.readouterr().err
-    assert all(word in error for word in ("--resume", "--out", "--overwrite")) and error.count("\n") == 1
+    assert all(word in error for word in ("holds a run", "--out", "--overwrite")) and error.count("\n") == 1
+    assert "--resume" not in error, "the run has finished"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert train_command.main([*arguments, "--overwrite"]) == 0
     assert (out / "notes.txt").read_text() == "mine"
     assert len(list((out / "tensorboard").iterdir())) == 1
     assert description.read(out / "policy.zip").config["train"]["seed"] == 5
     assert (out / "policy.zip").read_bytes() != (run / "policy.zip").read_bytes()
+
+
+def test_a_folder_with_a_run_that_can_go_on_says_so(stopped: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train_command.main(["--out", str(stopped), "--quiet", "--set", *SETTINGS]) == 2
+    assert f"--resume {stopped}" in capsys.readouterr().err
 
 
 def test_a_policy_beside_the_configuration_of_another_run_is_refused(

@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     occupied = tmp_path / "file"
     occupied.write_text("mine")
     assert command.main(["--out", str(occupied / "out"), "--quiet"]) == 2
-    assert "no writable folder" in capsys.readouterr().err
+    assert "not a folder that can be written to" in capsys.readouterr().err
     assert occupied.read_text() == "mine"
 
 

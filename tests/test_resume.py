@@ -14,6 +14,7 @@ from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.errors import PolicyError
 from kvroam.settings.experiment import Experiment, load_experiment
 from kvroam.train import command, train
+from kvroam.training import checkpoints
 from kvroam.training.checkpoints import STATE
 
 SETTINGS = ["num_ues=4", "episode_s=4.0", "sessions.scripts=4", "sessions.think_s=0.2", "radio.time_to_trigger_s=0.08",
@@ -98,6 +99,25 @@ def test_killed_in_any_rollout_and_resumed_gives_the_weights_of_a_straight_run(
     assert same(tmp_path / "policy.zip", straight / "policy.zip")
     assert not same(tmp_path / "checkpoint_000000576.zip", straight / "policy.zip")
     assert scalars(tmp_path) == scalars(straight) and not (tmp_path / STATE).exists()
+
+
+def test_killed_between_a_checkpoint_and_its_index_the_pair_before_is_gone_on_from(
+        config: Experiment, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, written = checkpoints.write_whole, []
+
+    def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+        written.append(path.name)
+        if written.count(STATE) == 2:
+            raise Killed
+        whole(path, write)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoints, "write_whole", write_whole)
+        train(config, tmp_path, quiet=True)
+    assert len(list(tmp_path.glob("resume_*.pkl"))) == 2
+    train(config, tmp_path, quiet=True, resume=True)
+    assert same(tmp_path / "policy.zip", straight / "policy.zip") and scalars(tmp_path) == scalars(straight)
+    assert not list(tmp_path.glob("resume*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

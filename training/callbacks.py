@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Report(BaseCallback):
         path = checkpoints.write(self.model, self.env, self.out, self.experiment)
         if self.stop.asked:
             self.bar.close()
-            print(f"written: {path}; go on with: python train.py --resume {self.out}", file=sys.stderr)
+            run = shlex.quote(str(self.out))
+            print(f"written: {path}; go on with: python train.py --resume {run}", file=sys.stderr)
             raise KeyboardInterrupt
 
     def _on_rollout_end(self) -> None:

@@ -31,8 +31,9 @@ def begin(out: Path, experiment: Experiment[Any], overwrite: bool = False) -> No
     """
     earlier = _files(out)
     if earlier and not overwrite:
-        raise KvroamError(f"run folder {str(out)!r} holds a run ({earlier[0].name}): go on with it by --resume {out}, "
-                          "name another with --out, or replace it with --overwrite")
+        resume = f"go on with it by --resume {out}, " if (out / STATE).is_file() else ""
+        raise KvroamError(f"run folder {str(out)!r} holds a run ({earlier[0].name}): {resume}name another with --out, "
+                          "or replace it with --overwrite")
     text = json.dumps(flat(experiment), indent=2) + "\n"
     try:
         forget(out)
