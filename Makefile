@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint clean
 demo: $(READY)
-	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo
+	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo --overwrite
 	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 8 --seed 1000 --out runs/demo \
 		--policies random tho cho ctho jmsra pallas token-aware runs/demo/ppo
 
@@ -19,7 +19,8 @@ test: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/mypy agents benchmarks envs evaluation kvbackend settings training compat.py errors.py files.py palette.py train.py evaluate.py
+	$(BIN)/mypy agents benchmarks envs evaluation kvbackend settings training \
+		commands.py compat.py errors.py files.py palette.py threads.py train.py evaluate.py
 
 # torch comes first and pinned: a plain `torch` would bring several GB of CUDA libraries to a machine without a GPU.
 $(READY): pyproject.toml constraints.txt

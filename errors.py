@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend; the commands print them as one line and exit with code 2."""
+"""The errors that a user can cause and repair; commands (kvroam.commands) print them as one line, exit code 2."""
 
 
 class KvroamError(ValueError):
@@ -25,26 +25,11 @@ class PolicyError(KvroamError):
     """A policy name or a checkpoint that cannot be used."""
 
 
+class KvroamWarning(UserWarning):
+    """What a user should know and may go on with; commands print it as one line."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless `condition` holds; a configuration's loader adds the key to it."""
     if not condition:
         raise ValueError(message)
-
-
-def run_command(name: str, command, arguments: list[str] | None = None) -> int:
-    """Run a command line's `command(arguments)`; a user's error becomes one line on stderr and exit code 2.
-
-    Returns:
-        The exit code: 0, 2 for an error that the user can mend, 130 when interrupted from the keyboard.
-    """
-    import sys
-
-    try:
-        command(arguments)
-    except KvroamError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    return 0

@@ -6,8 +6,8 @@ import argparse
 import sys
 from dataclasses import replace
 
+from kvroam import commands
 from kvroam.benchmarks.throughput import make_core, physics, rate
-from kvroam.errors import run_command
 
 SIZES = (1, 64, 1024)
 
@@ -25,14 +25,19 @@ def measure(seconds: float) -> list[tuple[int, float, float]]:
     return rows
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """Measure and print one line per number of environments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--seconds", type=float, default=2.0, help="per case [s]")
-    for envs, table_ms, exact_ms in measure(parser.parse_args(arguments).seconds):
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure and print one line per number of environments."""
+    for envs, table_ms, exact_ms in measure(args.seconds):
         print(f"{envs:5d} environments: {table_ms:8.3f} ms per step with the table, {exact_ms:8.3f} ms with exact "
               f"({1000.0 * envs / exact_ms:.0f} environment-steps/s)")
 
 
+command = commands.Command("python -m kvroam.benchmarks.exact_phy", __doc__, options, execute)
+
 if __name__ == "__main__":
-    sys.exit(run_command("exact_phy", command))
+    sys.exit(command.main())

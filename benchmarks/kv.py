@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kvroam import commands
 from kvroam.compat import attention_of
-from kvroam.errors import ConfigError, run_command
+from kvroam.errors import ConfigError
+from kvroam.evaluation.provenance import machine, versions
+from kvroam.files import write_whole
 
 Row = dict[str, Any]  # part, case, threads, value, unit, target ("" where there is none)
 PARTS = ["codec", "prefill", "handover", "steps", "wide"]
@@ -360,10 +362,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.benchmarks.kv", description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the rows, the machine and the versions there too")
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
+    commands.add_json(parser)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads (default: 1 2)")
     parser.add_argument("--parts", nargs="+", default=PARTS, help=" ".join(PARTS))
     parser.add_argument("--repeats", type=int, default=7, help="turns; the best one counts (default: %(default)s)")
@@ -373,10 +374,11 @@ def command(arguments: list[str] | None = None) -> None:
     parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 4096, 8192], help="of --cuda-7b [tokens]")
     parser.add_argument("--sessions", type=int, default=64, help="of --cuda-7b")
     parser.add_argument("--tiny", action="store_true", help="a tiny model instead of 7B, to try --cuda-7b on a CPU")
-    args = parser.parse_args(arguments)
-    import torch
 
-    from kvroam.evaluation.provenance import machine, versions
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    import torch
 
     if min(args.repeats, args.sessions, *args.threads, *args.contexts) < 1:
         raise ConfigError("--repeats, --sessions, --threads and --contexts count from 1; raise the one that is below")
@@ -404,11 +406,10 @@ def command(arguments: list[str] | None = None) -> None:
     print(table(rows))
     if args.json:
         text = json.dumps({"rows": rows, "machine": machine(), "versions": versions()}, indent=1) + "\n"
-        try:
-            Path(args.json).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--json {args.json!r} cannot be written ({error.strerror}); give another") from error
+        write_whole(args.json, lambda draft: draft.write_text(text, encoding="utf-8"))
 
+
+command = commands.Command("python -m kvroam.benchmarks.kv", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(run_command("kvroam-benchmark-kv", command))
+    sys.exit(command.main())

@@ -12,20 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from .. import commands
 from ..envs.base.core import Core
 from ..envs.base.make import make_core
 from ..envs.handover.config import HandoverConfig, ScoringConfig, resolve
+from ..envs.handover.view import NetworkView
 from ..envs.handover.world.simulator import idle_plans
 from ..envs.sim.predictor import HORIZON_S
-from ..errors import ConfigError, KvroamError, run_command
+from ..errors import ConfigError, KvroamError
+from ..evaluation.rollout import rollout
 from ..files import write_whole
 from .mobility_report import figure, page
 
@@ -47,12 +50,9 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
     """
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
-    core.reset(list(range(seed, seed + episodes)))
-    plans = idle_plans(episodes, config.num_ues)
     kept: dict[str, list[np.ndarray]] = {}
-    for step in range(config.max_steps + 1):
+    for step in rollout(core, Idle(), list(range(seed, seed + episodes))):
         if step:
-            core.step(plans)
             for name in ("handovers", "rlf", "handover_failures"):
                 kept.setdefault(name, []).append(core.task.sim.state.flow[name].copy())
             progress(1)
@@ -63,6 +63,17 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
                             ("predicted_s", view.predicted_in_s + view.time_s[:, None])):
             kept.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in kept.items()}
+
+
+class Idle:
+    """Does nothing: no metric of this report depends on a policy."""
+
+    def reset(self, view: NetworkView) -> None:
+        """Nothing to remember."""
+
+    def act(self, view: NetworkView) -> np.ndarray:
+        """Idle plans, PLAN [E, U]."""
+        return idle_plans(view.num_envs, view.num_ues)
 
 
 def stays(radio: np.ndarray, since_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,53 +185,55 @@ def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress
     return entry, seen, core
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the report."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.benchmarks.mobility", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--scenes", nargs="+", default=["munich", "simple_street_canyon"], help="scenes to report on")
     parser.add_argument("--config", default="handover", help="world (default: handover)")
     parser.add_argument("--episodes", type=int, default=16, help="episodes per scene (default 16)")
     parser.add_argument("--duration", type=float, default=300.0, help="length of each, s (default 300)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default docs)")
+    commands.add_seed(parser)
+    commands.add_out(parser, "docs", "mobility.md, mobility.json and the figures")
     parser.add_argument("--figures", nargs="*", help="scenes to draw (default: all of them)")
-    options = parser.parse_args(arguments)
-    drawn = options.scenes if options.figures is None else options.figures
-    if not set(drawn) <= set(options.scenes):
-        raise ConfigError(f"--figures {' '.join(drawn)}: name only scenes of --scenes {' '.join(options.scenes)}")
-    if options.episodes < 1 or options.seed < 0:
-        raise ConfigError(f"--episodes {options.episodes} --seed {options.seed}: at least 1 episode and a seed from 0")
-    base = resolve(options.config)
+    commands.add_quiet(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Run the report."""
+    drawn = args.scenes if args.figures is None else args.figures
+    if not set(drawn) <= set(args.scenes):
+        raise ConfigError(f"--figures {' '.join(drawn)}: name only scenes of --scenes {' '.join(args.scenes)}")
+    if args.episodes < 1 or args.seed < 0:
+        raise ConfigError(f"--episodes {args.episodes} --seed {args.seed}: at least 1 episode and a seed from 0")
+    base = resolve(args.config)
     if base.mobility.trace is not None:
         raise ConfigError("mobility.trace is set: the report tells vehicles from pedestrians; set it to null")
     try:
-        config = replace(base, episode_s=options.duration)
+        config = replace(base, episode_s=args.duration)
     except ValueError as error:
         raise error if isinstance(error, KvroamError) else ConfigError(f"--duration: {error}") from error
-    options.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
-        "command": f"python -m kvroam.benchmarks.mobility --scenes {' '.join(options.scenes)} "
-                   f"--episodes {options.episodes} --duration {options.duration:g} --seed {options.seed}"
-                   + ("" if options.figures is None else f" --figures {' '.join(drawn)}".rstrip()),
+        "command": f"python -m kvroam.benchmarks.mobility --scenes {' '.join(args.scenes)} "
+                   f"--episodes {args.episodes} --duration {args.duration:g} --seed {args.seed}"
+                   + ("" if args.figures is None else f" --figures {' '.join(drawn)}".rstrip()),
         "num_ues": config.num_ues, "scenes": {}, "figures": [],
     }
-    from tqdm import tqdm
-
-    with tqdm(total=config.max_steps * len(options.scenes), unit="step") as bar:
-        for scene in options.scenes:
+    with tqdm(total=config.max_steps * len(args.scenes), unit="step", disable=args.quiet) as bar:
+        for scene in args.scenes:
             bar.set_description(scene)
-            entry, seen, core = study(scene, config, options.episodes, options.seed, bar.update)
+            entry, seen, core = study(scene, config, args.episodes, args.seed, bar.update)
             name = core.task.sim.scene.name
             results["scenes"][name] = entry
             if scene in drawn:
                 results["figures"].append(name)
-                write_whole(options.out / f"mobility_{name}.png", partial(figure, core.task.sim.scene, seen))
+                write_whole(args.out / f"mobility_{name}.png", partial(figure, core.task.sim.scene, seen))
     text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
-    write_whole(options.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
-    write_whole(options.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))
+    write_whole(args.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_whole(args.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))
     print(page(results))
 
 
+command = commands.Command("python -m kvroam.benchmarks.mobility", __doc__, options, execute, torch=False)
+
 if __name__ == "__main__":
-    sys.exit(run_command("mobility", main))
+    sys.exit(command.main())

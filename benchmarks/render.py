@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+
+from kvroam import agents, commands
+from kvroam.envs import make_core
+from kvroam.envs.handover.config import resolve
+from kvroam.envs.render import Renderer
+from kvroam.envs.render.reading import History
+from kvroam.errors import ConfigError
+from kvroam.evaluation.rollout import rollout
+from kvroam.files import write_whole
 
 
 def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str, float]:
@@ -24,25 +31,18 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
         steps: how many steps are drawn, at least 1.
         seed: of the episode.
     """
-    from kvroam import agents
-    from kvroam.envs import make_core
-    from kvroam.envs.handover.config import Experiment, resolve
-    from kvroam.envs.render import Renderer
-    from kvroam.envs.render.history import History
-
-    config = resolve(None)
-    assert isinstance(config, Experiment)
-    config = replace(config, scoring=replace(config.scoring, mode="none"))
+    config = resolve("handover", ["scoring.mode=none"])
     core, player, history = make_core(config), agents.make(policy, config, seed), History(0)
-    core.reset([seed])
-    player.reset(core.view)
-    began = time.perf_counter()
-    renderer = Renderer(core)
-    start = time.perf_counter() - began
-    renderer.frame(history)
-    cpu, wall, arcs = [], [], []
-    for _ in range(steps):
-        core.step(player.act(core.view))
+    cpu: list[float] = []
+    wall: list[float] = []
+    arcs: list[int] = []
+    for step in rollout(core, player, [seed], steps):
+        if step == 0:
+            began = time.perf_counter()
+            renderer = Renderer(core)
+            start = time.perf_counter() - began
+            renderer.frame(history)
+            continue
         history.record(core)
         before = time.perf_counter(), time.process_time()
         renderer.frame(history)
@@ -54,21 +54,28 @@ def measure(policy: str = "random", steps: int = 600, seed: int = 0) -> dict[str
             "wall_ms_median": 1e3 * float(np.median(wall)), "arcs_mean": float(np.mean(arcs))}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--policy", nargs="+", default=["random", "ctho"], help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=600, help="frames per policy (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    args = parser.parse_args(arguments)
+    commands.add_json(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    if args.steps < 1:
+        raise ConfigError(f"--steps is {args.steps}: at least 1 is needed")
     results = {policy: measure(policy, args.steps) for policy in args.policy}
     names = list(next(iter(results.values())))
     print(f"{'policy':12}" + "".join(f"{name:>16}" for name in names))
     for policy, values in results.items():
         print(f"{policy:12}" + "".join(f"{values[name]:16.4g}" for name in names))
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(results, indent=1) + "\n"
+        write_whole(args.json, lambda draft: draft.write_text(text, encoding="utf-8"))
 
+
+command = commands.Command("python -m kvroam.benchmarks.render", __doc__, options, execute)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main())

@@ -23,8 +23,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kvroam import commands
 from kvroam.benchmarks import peers
-from kvroam.errors import ConfigError, run_command
+from kvroam.errors import ConfigError
+from kvroam.evaluation.provenance import machine, versions
+from kvroam.files import write_whole
+from kvroam.threads import one_torch_thread
 
 Row = dict[str, Any]  # part, case, value, unit, target ("" where there is none)
 PARTS = ("core", "batch", "scaling", "start", "api", "vec", "scored")
@@ -166,31 +170,24 @@ def scored_worker(policy: str, num_envs: int, steps: int, profile: bool = False)
 
     The first half warms up, so that a lossy policy has degraded what it degrades.
     """
-    import torch
-
     from kvroam.agents import make
     from kvroam.envs import make_core
     from kvroam.envs.handover.config import resolve
+    from kvroam.evaluation.rollout import rollout
 
-    torch.set_num_threads(1)
-    core = make_core(resolve(None), num_envs)
-    core.reset(list(range(num_envs)))
-    chosen = make(policy, core.config)
-    chosen.reset(core.view)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            core.step(chosen.act(core.view))
-            core.observe()
-
-    run(steps)
-    watcher = cProfile.Profile()
-    began = time.perf_counter()
-    if profile:
-        watcher.runcall(run, steps)
-    else:
-        run(steps)
-    spent = time.perf_counter() - began
+    config = resolve(None)
+    core, watcher, began = make_core(config, num_envs), cProfile.Profile(), 0.0
+    with one_torch_thread():
+        for step in rollout(core, make(policy, config), list(range(num_envs)), 2 * steps):
+            if step:
+                core.observe()
+            if step == steps:
+                began = time.perf_counter()
+                if profile:
+                    watcher.enable()
+        spent = time.perf_counter() - began
+        if profile:
+            watcher.disable()
     assert core.task.scorer is not None
     degraded = core.task.scorer.degraded / (num_envs * core.num_agents)
     return steps * num_envs * core.num_agents / spent, degraded, _top(watcher) if profile else ""
@@ -248,21 +245,20 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.benchmarks.throughput",
-                                     description=(__doc__ or "").splitlines()[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--parts", nargs="+", default=list(PARTS), help=" ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=2.0, help="per rate (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=300, help="per scored rate (default: %(default)s)")
     parser.add_argument("--peers", action="store_true",
                         help="also mobile-env, MPE and VMAS, installed by pip into a virtual environment of their own")
     parser.add_argument("--profile", metavar="POLICY", help="print where a scored step of POLICY spends its time")
-    parser.add_argument("--json", metavar="FILE", help="write the rows, the machine and the versions there too")
+    commands.add_json(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw time per step over the number of UEs")
-    args = parser.parse_args(arguments)
-    from kvroam.evaluation.provenance import machine, versions
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, and print the table."""
     unknown = [name for name in args.parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"part {unknown[0]!r} does not exist; use some of {', '.join(PARTS)}")
@@ -288,8 +284,10 @@ def command(arguments: list[str] | None = None) -> None:
         plot(rows, Path(args.plot))
     if args.json:
         text = json.dumps({"rows": rows, "machine": before, "versions": versions()}, indent=1) + "\n"
-        Path(args.json).write_text(text, encoding="utf-8")
+        write_whole(args.json, lambda draft: draft.write_text(text, encoding="utf-8"))
 
+
+command = commands.Command("python -m kvroam.benchmarks.throughput", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(run_command("kvroam-benchmark-throughput", command))
+    sys.exit(command.main())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
+from kvroam.commands import Command
 from kvroam.envs.handover import observations
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
@@ -51,5 +54,12 @@ def page() -> str:
     return "\n".join([*lines, "", "## Metrics of an episode", "", metrics_table()])
 
 
-if __name__ == "__main__":
+def execute(args: argparse.Namespace) -> None:
+    """Write it."""
     PAGE.write_text(page(), encoding="utf-8")
+
+
+command = Command("python docs/make_environment.py", __doc__, lambda parser: None, execute, torch=False)
+
+if __name__ == "__main__":
+    sys.exit(command.main())

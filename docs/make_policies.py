@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 from kvroam.agents.handover.catalogue import CATALOGUE
+from kvroam.commands import Command
 from kvroam.envs.handover.config import HandoverConfig
 
 PAGE = Path(__file__).with_name("policies.md")
@@ -67,5 +70,12 @@ def page() -> str:
     return "\n".join(lines) + "\n" + OWN
 
 
-if __name__ == "__main__":
+def execute(args: argparse.Namespace) -> None:
+    """Write it."""
     PAGE.write_text(page(), encoding="utf-8")
+
+
+command = Command("python docs/make_policies.py", __doc__, lambda parser: None, execute, torch=False)
+
+if __name__ == "__main__":
+    sys.exit(command.main())

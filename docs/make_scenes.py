@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kvroam.commands import Command
 from kvroam.envs.scenes import Scene, available, load
 from kvroam.envs.scenes.bank import LOCAL_MEAN_M
 from kvroam.envs.scenes.listing import markdown
@@ -89,6 +92,13 @@ def _panel(axes: Any, scene: Scene) -> None:
     axes.set(title=f"{scene.name}: {len(scene.gnb_xyz_m)} gNBs", xlabel="x [m]", ylabel="y [m]")
 
 
-if __name__ == "__main__":
+def execute(args: argparse.Namespace) -> None:
+    """Write it."""
     PAGE.write_text(page(), encoding="utf-8")
     draw(PICTURE)
+
+
+command = Command("python docs/make_scenes.py", __doc__, lambda parser: None, execute, torch=False)
+
+if __name__ == "__main__":
+    sys.exit(command.main())

@@ -1,1 +1,1 @@
-"""What evaluate.py stands on: metrics, estimates, tables, figures, provenance."""
+"""What evaluate.py stands on: roll-out, results, metrics, estimates, tables, figures, provenance."""

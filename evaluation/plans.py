@@ -1,6 +1,6 @@
 """Do choices matter? `python -m kvroam.evaluation.plans --out docs/plans` plays every constant plan in every scenario.
 
-They matter if different plans win in different scenarios, and if whoever must take one plan everywhere pays for it.
+They matter if different plans win in different scenarios, and if taking one plan everywhere costs something.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kvroam.agents.handover.constant import ConstantPlan
-from kvroam.configs import GRID
-from kvroam.envs.handover.config import Experiment
-from kvroam.errors import ConfigError, run_command
-from kvroam.files import write_whole
-from kvroam.settings.loader import load
+from .. import commands
+from ..agents.handover.constant import ConstantPlan
+from ..configs import GRID
+from ..envs.base.make import make_core
+from ..errors import ConfigError
+from ..experiment import Experiment, load_experiment
+from ..files import write_whole
+from .players import by_name
+from .report import scenario_table, summarise
+from .results import by_metric
+from .rollout import episodes
 
 
 def constant_plans() -> list[ConstantPlan]:
@@ -49,41 +54,46 @@ def verdict(found: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, str], s
     return winners, single, excess[single]
 
 
-def play(config: Experiment, plans: Sequence[ConstantPlan], seeds: Sequence[int],
+class SideBySide:
+    """Several policies in one core: the first acts in the first `count` environments, and so on."""
+
+    def __init__(self, policies: Sequence[Any], count: int) -> None:
+        self.policies, self.count = policies, count
+
+    def reset(self, view: Any) -> None:
+        """A new episode begins everywhere."""
+        for policy in self.policies:
+            policy.reset(view)
+
+    def act(self, view: Any) -> np.ndarray:
+        """Plans for the coming decision interval, PLAN [E, U]."""
+        return np.concatenate([policy.act(view)[i * self.count:(i + 1) * self.count]
+                               for i, policy in enumerate(self.policies)])
+
+
+def play(experiment: Experiment[Any], plans: Sequence[ConstantPlan], seeds: Sequence[int],
          tick: Callable[[], object]) -> dict[str, Any]:
     """Every plan on every seed, all side by side in one core: the more sessions share a forward pass, the cheaper.
 
     Returns:
         `policies.NAME.episodes.METRIC`, `policies.NAME.summary.METRIC` and `seeds`, as `evaluate` has them.
     """
-    import torch
-
-    from kvroam.envs import make_core
-    from kvroam.evaluation.report import summarise
-
-    torch.set_num_threads(1)
-    core = make_core(config, len(plans) * len(seeds))
-    core.reset([*seeds] * len(plans))
-    goals = config.evaluate
-    meter = core.task.meter(**goals.objectives)
-    for _ in range(config.max_steps):
-        core.step(np.concatenate([plan.act(core.view)[i * len(seeds):(i + 1) * len(seeds)]
-                                  for i, plan in enumerate(plans)]))
-        meter.add(core)
-        tick()
-    outcomes = [meter.result(e) for e in range(core.num_envs)]
+    core = make_core(experiment.environment, len(plans) * len(seeds))
+    outcomes: list[dict[str, float]] = []
+    for found in episodes(core, SideBySide(plans, len(seeds)), [*seeds] * len(plans), experiment.evaluate):
+        if found is None:
+            tick()
+        else:
+            outcomes = found
     policies = {}
     for i, plan in enumerate(plans):
-        mine = outcomes[i * len(seeds):(i + 1) * len(seeds)]
-        episodes = {metric: [outcome[metric] for outcome in mine] for metric in mine[0]}
-        policies[plan.name] = {"episodes": episodes, "summary": summarise(episodes)}
+        mine = by_metric(outcomes[i * len(seeds):(i + 1) * len(seeds)])
+        policies[plan.name] = {"episodes": mine, "summary": summarise(mine)}
     return {"policies": policies, "seeds": list(seeds)}
 
 
 def page(results: Mapping[str, Any], command: str) -> str:
     """The Markdown page: verdict first, then the cost of every plan in every scenario."""
-    from kvroam.evaluation.report import scenario_table
-
     winners, single, excess = verdict(costs(results))
     distinct = len(set(winners.values()))
     episodes = len(next(iter(results["by_scenario"].values()))["seeds"])
@@ -100,36 +110,41 @@ def page(results: Mapping[str, Any], command: str) -> str:
     return "\n".join([*lines, "", "## Every plan\n", scenario_table(results)])
 
 
-def command(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.evaluation.plans",
-                                     description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scenarios", nargs="+", default=list(GRID), help="names or YAML files (default: the grid)")
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
+    parser.add_argument("--scenarios", nargs="+", default=list(GRID), metavar="NAME",
+                        help="shipped names, YAML files or NAME=FILE (default: the grid)")
     parser.add_argument("--episodes", type=int, default=4, help="per plan and scenario (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=500)
-    parser.add_argument("--out", default="runs/plans", help="folder for plans.md (default: %(default)s)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(arguments)
-    if len(set(args.scenarios)) < 2:
+    commands.add_seed(parser, 500)
+    commands.add_out(parser, "runs/plans", "plans.md")
+    commands.add_set(parser)
+    commands.add_quiet(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Play, and write the page."""
+    files = by_name(args.scenarios, "--scenarios")
+    if len(files) < 2:
         raise ConfigError("--scenarios needs at least two different ones to compare")
-    configs = {Path(name).stem: load(Experiment, name, args.overrides) for name in args.scenarios}
+    experiments = {name: load_experiment(path, args.overrides) for name, path in files.items()}
     if args.episodes < 1:
         raise ConfigError(f"--episodes is {args.episodes}: at least 1 is needed")
     plans, seeds = constant_plans(), range(args.seed, args.seed + args.episodes)
-    found = {}
-    with tqdm(total=sum(c.max_steps for c in configs.values()), unit="step", leave=False, dynamic_ncols=True) as bar:
-        for name, config in configs.items():
+    total, found = sum(one.environment.max_steps for one in experiments.values()), {}
+    with tqdm(total=total, unit="step", leave=False, dynamic_ncols=True, disable=args.quiet) as bar:
+        for name, experiment in experiments.items():
             bar.set_description_str(name)
-            found[name] = play(config, plans, seeds, bar.update)
+            found[name] = play(experiment, plans, seeds, bar.update)
     results = {"by_scenario": found, "policies": next(iter(found.values()))["policies"]}
-    changed = "".join(f" --set {override}" for override in args.overrides)
-    line = f"python -m kvroam.evaluation.plans --episodes {args.episodes} --seed {args.seed}{changed}"
+    line = (f"python -m kvroam.evaluation.plans --episodes {args.episodes} --seed {args.seed}"
+            f"{commands.settings_of(args.overrides)}")
     text = page(results, line)
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "plans.md", partial(Path.write_text, data=text, encoding="utf-8"))
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_whole(args.out / "plans.md", partial(Path.write_text, data=text, encoding="utf-8"))
     print(text)
 
 
+command = commands.Command("python -m kvroam.evaluation.plans", __doc__, options, execute)
+
 if __name__ == "__main__":
-    sys.exit(run_command("kvroam-plans", command))
+    sys.exit(command.main())

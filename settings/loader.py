@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from .fields import build, describe, nearest, show
 from .yaml12 import parse
 
-__all__ = ["build", "describe", "fingerprint", "load", "missing_keys", "read", "shipped", "to_dict"]
+__all__ = ["build", "describe", "fingerprint", "load", "missing_keys", "overridden", "read", "shipped", "to_dict"]
 
 T = TypeVar("T")
 
@@ -37,14 +37,11 @@ def load(cls: type[T], path_or_name: str | Path, overrides: Iterable[str] = ()) 
     Raises:
         ConfigError: the file is missing or is not YAML, an override has no such form, or `build` refuses.
     """
-    mapping = read(path_or_name)
-    for override in overrides:
-        _apply(mapping, override)
-    return build(cls, mapping, where=str(path_or_name))
+    return build(cls, read(path_or_name, overrides), where=str(path_or_name))
 
 
-def read(path_or_name: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, or in a shipped file of that name, unchecked.
+def read(path_or_name: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the mapping in a YAML file, or in a shipped file of that name, with overrides, unchecked.
 
     A file that says `base: NAME` starts from that file (shipped, or relative to itself) and states what differs.
 
@@ -52,7 +49,19 @@ def read(path_or_name: str | Path) -> dict[str, Any]:
         ConfigError: there is no such file, it cannot be read, it does not hold one YAML mapping, or files are
             based on each other in a circle.
     """
-    return _read(path_or_name, ())
+    return overridden(_read(path_or_name, ()), overrides)
+
+
+def overridden(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of the mapping with the values that "key.sub=value" strings name.
+
+    Raises:
+        ConfigError: an override has no such form, or names a key in what is no section.
+    """
+    changed = dict(mapping)
+    for override in overrides:
+        _apply(changed, override)
+    return changed
 
 
 def _read(path_or_name: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -28,9 +28,9 @@ def parse(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: {error.problem or 'not YAML'}; mend the YAML") from None
+        raise ConfigError(f"{where}{line}: {error.problem or 'not YAML'}; correct the YAML") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}; mend the YAML") from None
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}; correct the YAML") from None
 
 
 class _Loader(yaml.SafeLoader):

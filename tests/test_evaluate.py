@@ -7,16 +7,17 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
 from kvroam.envs.handover.metrics import METRICS as MEASURED
-from kvroam.errors import run_command
+from kvroam.errors import ConfigError
 from kvroam.evaluate import command, evaluate
 from kvroam.evaluation.report import write_results
-from kvroam.settings.loader import load
+from kvroam.experiment import load_experiment
+from kvroam.train import train
 
 SMALL = ["episode_s=15.0", "sessions.scripts=4"]
 FILES = ("results.json", "table.md", "interruption_drift.png")
@@ -24,7 +25,7 @@ FILES = ("results.json", "table.md", "interruption_drift.png")
 
 @pytest.fixture(scope="module")
 def results() -> dict:
-    return evaluate(load(Experiment, "handover", SMALL), ["random", "tho", "cho", "ctho", "token-aware"], 3, 7)
+    return evaluate(load_experiment("handover", SMALL), ["random", "tho", "cho", "ctho", "token-aware"], 3, 7)
 
 
 def mean(results: dict, policy: str, metric: str) -> float:
@@ -65,7 +66,7 @@ def test_paired_differences_are_those_of_the_episodes(results: dict) -> None:
 
 
 def test_an_evaluation_repeats_exactly(results: dict) -> None:
-    again = evaluate(load(Experiment, "handover", SMALL), ["token-aware"], 3, 7)
+    again = evaluate(load_experiment("handover", SMALL), ["token-aware"], 3, 7)
     first = results["policies"]["token-aware"]["episodes"]
     for name, values in again["policies"]["token-aware"]["episodes"].items():
         assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(values, first[name], strict=True)), name
@@ -73,7 +74,7 @@ def test_an_evaluation_repeats_exactly(results: dict) -> None:
 
 def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) -> None:
     quick = ["scoring.mode=none", "episode_s=5.0"]
-    configs = {name: load(Experiment, name, quick) for name in ("calm", "rush_hour")}
+    configs = {name: load_experiment(name, quick) for name in ("calm", "rush_hour")}
     results = evaluate(configs, ["cho", "ctho"], 2, 3)
     assert results["scenarios"] == ["calm", "calm", "rush_hour", "rush_hour"] and results["seeds"] == [3, 4, 3, 4]
     alone = evaluate(configs["rush_hour"], ["ctho"], 2, 3)["policies"]["ctho"]["episodes"]["cost"]
@@ -85,8 +86,9 @@ def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) ->
 
 def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path),
-         "--set", "scoring.mode=none", "episode_s=5.0"], capture_output=True, text=True, check=False)
+        [sys.executable, Path(__file__).parents[1] / "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet",
+         "--out", str(tmp_path), "--set", "scoring.mode=none", "episode_s=5.0"],
+        capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "cho" in run.stdout and "drift and recall were not measured" in run.stdout
     assert all((tmp_path / name).stat().st_size > 100 for name in FILES)
@@ -100,8 +102,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
 ) -> None:
     occupied = tmp_path / "file"
     occupied.write_text("mine")
-    assert run_command("kvroam-evaluate", command, ["--out", str(occupied / "out"), "--quiet"]) == 2
-    assert "no writable folder" in capsys.readouterr().err
+    assert command.main(["--out", str(occupied / "out"), "--quiet"]) == 2
+    assert "not a folder that can be written to" in capsys.readouterr().err
     assert occupied.read_text() == "mine"
 
 
@@ -115,7 +117,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     (["--policies", "cth0"], ["cth0", "ctho"]),
     (["--policies", "runs/absent/policy.zip"], ["runs/absent/policy.zip", "train.py"]),
     (["--policies", "cho", "cho"], ["cho", "twice"]),
-    (["--config", "calm", "calm"], ["calm", "twice"]),
+    (["--config", "calm", "calm"], ["calm", "twice", "NAME=PATH"]),
+    (["--config", "a=calm", "a=rush_hour"], ["'a'", "twice"]),
+    (["--policies", "x=cho", "x=tho"], ["'x'", "twice", "NAME=PATH"]),
+    (["--policies", "x=cth0"], ["cth0", "ctho"]),
     (["--episodes", "0"], ["episodes", "0"]),
     (["--seed", "-1"], ["seed", "-1"]),
 ])
@@ -124,8 +129,51 @@ def test_what_cannot_be_used_gives_one_line_and_exit_code_2(
 ) -> None:
     out = tmp_path / "out"
     small = ["--out", str(out)] + ([] if "--episodes" in arguments else ["--episodes", "1"])
-    assert run_command("kvroam-evaluate", command, [*arguments, *small]) == 2
+    assert command.main([*arguments, *small]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
     assert all(word in error for word in words), error
     assert not out.exists()
+
+
+def test_configurations_of_one_file_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = []
+    for ues in (3, 4):
+        files.append(tmp_path / str(ues) / "city.yaml")
+        files[-1].parent.mkdir()
+        files[-1].write_text(f"base: calm\nnum_ues: {ues}\n")
+    arguments = ["--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path / "out"), "--set",
+                 "scoring.mode=none", "episode_s=1.0"]
+    assert command.main(["--config", *map(str, files), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in ("'city' twice", *map(str, files), f"other={files[1]}"))
+    assert command.main(["--config", str(files[0]), f"large={files[1]}", *arguments]) == 0
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {name: part["config"]["num_ues"] for name, part in written["by_scenario"].items()} == {"city": 3, "large": 4}
+
+
+def test_policies_are_called_what_they_are_named() -> None:
+    small = load_experiment("handover", ["scoring.mode=none", "episode_s=5.0", "num_ues=4"])
+    policies = evaluate(small, ["cheap=cho:bits=4", "cho:bits=4"], 1, 7)["policies"]
+    assert list(policies) == ["cheap", "cho:bits=4"]
+    assert policies["cheap"]["episodes"]["cost"] == policies["cho:bits=4"]["episodes"]["cost"]
+    assert list(evaluate(small, {"one": "cho", "two": "tho"}, 1, 7)["policies"]) == ["one", "two"]
+
+
+def test_two_checkpoints_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    quick = ["num_ues=2", "episode_s=1.0", "scoring.mode=none", "train.num_envs=1", "train.rollout_steps=8",
+             "train.batch_size=16", "train.epochs=1", "train.hidden=[4]", "train.total_steps=16"]
+    runs = [tmp_path / name / "ppo" for name in "ab"]
+    for seed, run in enumerate(runs):
+        train(load_experiment("handover", [*quick, f"train.seed={seed}"]), run, quiet=True)
+    arguments = ["--config", str(runs[0] / "config.json"), "--episodes", "1", "--quiet", "--out", str(tmp_path / "out")]
+    assert command.main(["--policies", *map(str, runs), *arguments]) == 2
+    assert f"other={runs[1]}" in capsys.readouterr().err
+    assert command.main(["--policies", str(runs[0]), f"second={runs[1]}", *arguments]) == 0
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["policies"]) == ["ppo", "second"]
+
+
+@pytest.mark.parametrize("given", ["handover", None, {"a": "handover"}, {}, load_experiment().environment])
+def test_evaluate_says_what_it_expects(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected an Experiment.*load_experiment\('handover'\)"):
+        evaluate(given, ["cho"], 1, 0)

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from kvroam.benchmarks.mobility import accuracy, fluid_flow_per_min, main, movement, stays
-from kvroam.errors import run_command
+from kvroam.benchmarks.mobility import accuracy, command, fluid_flow_per_min, movement, stays
 
 STEP_S, STEPS = 0.1, 200
 
@@ -97,7 +96,7 @@ def test_fluid_flow_is_what_random_lines_over_a_hexagonal_grid_cross():
 
 def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
     out = tmp_path / "docs"
-    main(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(out)])
+    command(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(out)])
     results = json.loads((out / "mobility.json").read_text(encoding="utf-8"))
     vehicles = results["scenes"]["simple_street_canyon"]["vehicles"]
     assert vehicles["ue_minutes"] == pytest.approx(12 * 2 * 0.5) and vehicles["handovers"] > 10
@@ -106,7 +105,7 @@ def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
     assert (out / "mobility_simple_street_canyon.png").stat().st_size > 10_000
     assert page in capsys.readouterr().out
     again = tmp_path / "again"
-    main(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(again),
+    command(["--scenes", "simple_street_canyon", "--episodes", "2", "--duration", "30", "--out", str(again),
           "--figures"])
     assert not list(again.glob("*.png")) and "![" not in (again / "mobility.md").read_text(encoding="utf-8")
     assert json.loads((again / "mobility.json").read_text())["scenes"] == results["scenes"]
@@ -115,5 +114,5 @@ def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
 def test_wrong_arguments_are_one_line(tmp_path, capsys):
     for wrong in (["--episodes", "0"], ["--scenes", "atlantis"], ["--duration", "0"],
                   ["--figures", "etoile"]):
-        assert run_command("mobility", main, [*wrong, "--out", str(tmp_path)]) == 2
-        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("mobility: ")
+        assert command.main([*wrong, "--out", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("python -m kvroam.benchmarks.mobility: ")

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
 from kvroam.envs.handover.sb3 import HandoverVecEnv
-from kvroam.errors import PolicyError, run_command
-from kvroam.settings.loader import load
+from kvroam.errors import PolicyError
+from kvroam.experiment import Experiment, load_experiment
 from kvroam.train import command, train
+from kvroam.training import checkpoints
 from kvroam.training.checkpoints import STATE
 
 SETTINGS = ["num_ues=4", "episode_s=4.0", "sessions.scripts=4", "sessions.think_s=0.2", "radio.time_to_trigger_s=0.08",
@@ -29,7 +29,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def config() -> Experiment:
-    return load(Experiment, "handover", SETTINGS)
+    return load_experiment("handover", SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,25 @@ def test_killed_in_any_rollout_and_resumed_gives_the_weights_of_a_straight_run(
     assert scalars(tmp_path) == scalars(straight) and not (tmp_path / STATE).exists()
 
 
+def test_killed_between_a_checkpoint_and_its_index_the_pair_before_is_gone_on_from(
+        config: Experiment, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, written = checkpoints.write_whole, []
+
+    def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+        written.append(path.name)
+        if written.count(STATE) == 2:
+            raise Killed
+        whole(path, write)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoints, "write_whole", write_whole)
+        train(config, tmp_path, quiet=True)
+    assert len(list(tmp_path.glob("resume_*.pkl"))) == 2
+    train(config, tmp_path, quiet=True, resume=True)
+    assert same(tmp_path / "policy.zip", straight / "policy.zip") and scalars(tmp_path) == scalars(straight)
+    assert not list(tmp_path.glob("resume*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_training_with_a_checkpoint_to_go_on_from(
         number: signal.Signals, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -109,11 +128,11 @@ def test_a_signal_ends_the_training_with_a_checkpoint_to_go_on_from(
     arguments = ["--out", str(tmp_path), "--quiet", "--set", *SETTINGS, "train.checkpoint_every=100000"]
     with monkeypatch.context() as patch:
         at_step(patch, ROLLOUT + 3, lambda: os.kill(os.getpid(), number))
-        assert run_command("kvroam-train", command, arguments) == 130
+        assert command.main(arguments) == 130
     assert signal.getsignal(number) is before
     assert f"--resume {tmp_path}" in capsys.readouterr().err
     assert [p.name for p in tmp_path.glob("checkpoint*")] == ["checkpoint_000000384.zip"]
-    assert run_command("kvroam-train", command, ["--resume", str(tmp_path), "--quiet"]) == 0
+    assert command.main(["--resume", str(tmp_path), "--quiet"]) == 0
     assert same(tmp_path / "policy.zip", straight / "policy.zip")
 
 
@@ -136,7 +155,7 @@ def test_a_run_that_cannot_go_on_says_why(
         ([str(tmp_path)], ["config.json"]),
         ([str(straight), "--set", "num_ues=3"], ["--resume", "--set"]),
     ):
-        assert run_command("kvroam-train", command, ["--resume", *arguments]) == 2
+        assert command.main(["--resume", *arguments]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and all(word in error for word in words), error
     (tmp_path / STATE).write_bytes(b"no pickle")
@@ -149,5 +168,5 @@ def test_a_new_run_forgets_what_an_older_one_could_have_gone_on_from(
     (tmp_path / STATE).write_bytes(b"old")
     at_step(monkeypatch, 1, kill)
     with pytest.raises(Killed):
-        train(config, tmp_path, quiet=True)
+        train(config, tmp_path, quiet=True, overwrite=True)
     assert not (tmp_path / STATE).exists()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.handover.sb3 import HandoverVecEnv
-from kvroam.errors import PolicyError, run_command
+from kvroam.errors import PolicyError
 from kvroam.evaluate import evaluate
-from kvroam.settings.loader import load
+from kvroam.experiment import load_experiment
 from kvroam.train import command, train
 
 SHORT = ["train.total_steps=40000", "train.rollout_steps=64", "episode_s=10.0", "sessions.scripts=4",
@@ -23,12 +24,12 @@ SHORT = ["train.total_steps=40000", "train.rollout_steps=64", "episode_s=10.0", 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "short"
-    train(load(Experiment, "handover", SHORT), out, quiet=True)
+    train(load_experiment("handover", SHORT), out, quiet=True)
     return out
 
 
 def test_a_short_run_beats_random(run: Path) -> None:
-    results = evaluate(load(Experiment, "handover", SHORT), ["random", str(run)], 3, 100)
+    results = evaluate(load_experiment("handover", SHORT), ["random", str(run)], 3, 100)
     cost = {name: np.mean(policy["episodes"]["cost"]) for name, policy in results["policies"].items()}
     assert cost["short"] < 0.8 * cost["random"]
 
@@ -46,7 +47,7 @@ def test_tensorboard_has_every_reward_term_and_the_episode_metrics(run: Path) ->
 def test_checkpoints_are_written_along_the_way_and_can_be_evaluated(run: Path) -> None:
     checkpoints = sorted(run.glob("checkpoint_*.zip"))
     assert len(checkpoints) >= 1 and all(zipfile.is_zipfile(path) for path in checkpoints)
-    config = load(Experiment, "handover", [*SHORT, "scoring.mode=none"])
+    config = load_experiment("handover", [*SHORT, "scoring.mode=none"])
     results = evaluate(config, [str(checkpoints[0])], 1, 0)
     assert list(results["policies"]) == [checkpoints[0].stem]
     assert not list(run.glob(".*"))
@@ -54,18 +55,18 @@ def test_checkpoints_are_written_along_the_way_and_can_be_evaluated(run: Path) -
 
 def test_a_checkpoint_for_other_spaces_is_refused(run: Path) -> None:
     with pytest.raises(PolicyError, match="trained on"):
-        evaluate(load(Experiment, "handover", ["actions.candidates=2"]), [str(run)], 1, 0)
+        evaluate(load_experiment("handover", ["actions.candidates=2"]), [str(run)], 1, 0)
 
 
 def test_a_damaged_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes((run / "policy.zip").read_bytes()[:1000])
     with pytest.raises(PolicyError, match="damaged"):
-        evaluate(load(Experiment, "handover"), [str(damaged)], 1, 0)
+        evaluate(load_experiment("handover"), [str(damaged)], 1, 0)
 
 
 def test_bad_settings_give_one_line(capsys: pytest.CaptureFixture) -> None:
-    assert run_command("kvroam-train", command, ["--set", "train.learning_rate=0"]) == 2
+    assert command.main(["--set", "train.learning_rate=0"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "learning_rate" in error
 
@@ -73,7 +74,7 @@ def test_bad_settings_give_one_line(capsys: pytest.CaptureFixture) -> None:
 def test_two_runs_with_one_seed_are_the_same(tmp_path: Path) -> None:
     from stable_baselines3 import PPO
 
-    config = load(Experiment, "handover", ["train.total_steps=4096", "train.rollout_steps=32", "episode_s=2.0",
+    config = load_experiment("handover", ["train.total_steps=4096", "train.rollout_steps=32", "episode_s=2.0",
                                            "scoring.mode=none", "num_ues=8"])
     first, second = (PPO.load(train(config, tmp_path / name, quiet=True)) for name in ("a", "b"))
     for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
@@ -81,7 +82,7 @@ def test_two_runs_with_one_seed_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_vector_environment_truncates_and_gives_the_last_observation() -> None:
-    config = load(Experiment, "handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
+    config = resolve("handover", ["episode_s=0.5", "scoring.mode=none", "num_ues=4"])
     env = HandoverVecEnv(config, 3, seed=5)
     start = env.reset()
     rows = start.reshape(3, 4, -1)
@@ -97,3 +98,18 @@ def test_the_vector_environment_truncates_and_gives_the_last_observation() -> No
     assert not np.array_equal(last, start)
     masks = env.env_method("action_masks")
     assert len(masks) == 12 and masks[0].shape == (sum(env.action_space.nvec),)
+
+
+def test_the_time_of_an_episode_is_what_has_passed() -> None:
+    before = time.time()
+    env = HandoverVecEnv(resolve("handover", ["episode_s=0.3", "scoring.mode=none", "num_ues=2"]))
+    made = time.time()
+    env.reset()
+    for episode in range(2):
+        time.sleep(0.02)
+        for _ in range(3):
+            began = time.time()
+            infos = env.step(np.zeros((2, 5), np.int64))[3]
+            ended = time.time()
+        elapsed = {info["episode"]["t"] for info in infos}
+        assert began - made - 1e-5 <= min(elapsed) and max(elapsed) <= ended - before + 1e-5, episode

@@ -12,24 +12,23 @@ from PIL import Image
 
 from kvroam import agents
 from kvroam.envs import make_core
-from kvroam.envs.handover.config import Experiment, resolve
+from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.render import Renderer, palette, video
-from kvroam.envs.render.history import History
-from kvroam.errors import ConfigError, run_command
+from kvroam.envs.render.reading import History
+from kvroam.errors import ConfigError
 from kvroam.evaluate import command
+from kvroam.evaluation.film import film
 
 SMALL = ["scoring.mode=none", "episode_s=2.0", "num_ues=4"]
 
 
-def experiment() -> Experiment:
-    config = resolve("handover", SMALL)
-    assert isinstance(config, Experiment)
-    return config
+def experiment() -> HandoverConfig:
+    return resolve("handover", SMALL)
 
 
 def test_a_video_has_the_frames_of_the_episode_from_its_start_on() -> None:
     config = experiment()
-    frames = list(video.play(config, agents.make("cho", config, 0), 3, start_s=0.5, seconds=0.4))
+    frames = list(film(config, agents.make("cho", config, 0), 3, start_s=0.5, seconds=0.4))
     core, player, history = make_core(config), agents.make("cho", config, 0), History(0)
     core.reset([3])
     player.reset(core.view)
@@ -83,7 +82,7 @@ def test_the_command_writes_a_video_beside_the_results(tmp_path: Path, capsys: p
     arguments = ["--policies", "cho", "ctho", "--episodes", "1", "--quiet", "--out", str(tmp_path), "--set", *SMALL,
                  "--video", str(tmp_path / "v.gif"), "--video-policy", "cho", "--video-start", "1", "--video-seconds",
                  "0.5"]
-    assert run_command("kvroam-evaluate", command, arguments) == 0
+    assert command.main(arguments) == 0
     assert "v.gif" in capsys.readouterr().out
     with Image.open(tmp_path / "v.gif") as picture:
         assert picture.n_frames == 5 and picture.size == (800, 600)
@@ -102,7 +101,7 @@ def test_a_video_that_cannot_be_made_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = [*arguments, "--policies", "cho", "--out", "out", "--set", "scoring.mode=none"]
-    assert run_command("kvroam-evaluate", command, given) == 2
+    assert command.main(given) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
     assert not any(tmp_path.iterdir())

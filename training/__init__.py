@@ -1,1 +1,1 @@
-"""What train.py stands on: checkpoints and how a run goes on from them."""
+"""What train.py stands on: the algorithm, its callbacks, checkpoints and their descriptions, the run folder."""

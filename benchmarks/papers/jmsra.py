@@ -52,8 +52,8 @@ def latencies(setting: Setting, rng: np.random.Generator) -> dict[str, float]:
     band = setting.bandwidth_hz
     found = {}
     for name, medium in (("NL only", jmsra.NL), ("KV only", jmsra.CACHE)):
-        both = [np.repeat(part[medium][None], 2, axis=0) for part in (cost.compute_s, cost.bits)]
-        found[name] = jmsra.solve(*both, efficiency, band).value_s
+        compute_s, bits = (np.repeat(part[medium][None], 2, axis=0) for part in (cost.compute_s, cost.bits))
+        found[name] = jmsra.solve(compute_s, bits, efficiency, band).value_s
     greedy = jmsra.solve(cost.compute_s, cost.bits, efficiency, band)
     best = jmsra.exhaustive(cost.compute_s, cost.bits, efficiency, band)
     return found | {"JMSRA": greedy.value_s, "optimum": best.value_s,

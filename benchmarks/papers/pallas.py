@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,8 @@ from kvroam.envs.sim.params import (
 from kvroam.envs.sim.state import CONTINUE, DETOUR, IDLE, KV, RESUMED, SPLIT, TOKEN
 
 TITLE = "Pallas: proactive KV cache migration (arXiv 2608.16477)"
-MODELS = ("llama-3-8b", "qwen3-14b", "qwen3-32b")
+Model = Literal["llama-3-8b", "qwen3-14b", "qwen3-32b"]
+MODELS: tuple[Model, ...] = ("llama-3-8b", "qwen3-14b", "qwen3-32b")
 SCHEMES = ("detour", "full copy", "recompute", "ctHO", "Pallas")
 CUT, LATENCY = "worst interruption [s]", "token latency [ms]"
 STEP_S, AHEAD_S, AFTER_S = 0.05, 8.0, 2.0
@@ -38,7 +40,7 @@ STEP_S, AHEAD_S, AFTER_S = 0.05, 8.0, 2.0
 class Setting:
     """One group of sessions that move from gNB 0 to gNB 1 while they answer."""
 
-    model: str = "llama-3-8b"
+    model: Model = "llama-3-8b"
     backhaul_bps: float = 300e6
     context: float = 2500.0  # tokens, within 10 %
     sessions: int = 1  # K

@@ -37,7 +37,6 @@ def run(samples: int, seed: int, tick: Callable[[], object]) -> list[Point]:
     from kvroam.kvbackend.embedded.model import load_model
     from kvroam.kvbackend.embedded.training.pruning import Bench
 
-    torch.set_num_threads(1)
     backend = KVBackend(load_model("cpu", torch.float32)[0])
     points: list[Point] = []
     for situation in SITUATIONS:

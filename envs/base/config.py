@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ...settings.fields import build
-from ...settings.loader import load
+from ...settings.environment import environment
 
 C = TypeVar("C", bound="TaskConfig")
 
@@ -31,14 +30,10 @@ def resolve(kind: type[C], config: C | Mapping[str, Any] | str | Path | None, ov
     Args:
         kind: the settings' class.
         config: an instance, a mapping of its keys, the path of a YAML file, the name of a shipped one, or None (the
-            shipped file that has the name of the task).
+            shipped file that has the name of the task). The sections `train` and `evaluate` of a file are left aside.
         overrides: "key.sub=value", for files and names.
 
     Raises:
         ConfigError: unknown key, value out of range, file that does not exist, or the file of another task.
     """
-    if isinstance(config, kind):
-        return config
-    if isinstance(config, Mapping):
-        return build(kind, config)
-    return load(kind, kind.task if config is None else config, overrides)  # type: ignore[arg-type]
+    return environment(kind, kind.task, config, overrides)

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...errors import require
-from ...settings.experiment import EvaluateConfig, TrainConfig
-from ...settings.fields import build
-from ...settings.loader import load
 from ..base.config import TaskConfig
+from ..base.config import resolve as resolve_task
 from ..base.declare import price, terms_of
 from ..sim.params import (
     BackhaulConfig,
@@ -120,24 +118,12 @@ class HandoverConfig(TaskConfig):
                 f"episode_s is {self.episode_s}: it must be at least one interval ({self.interval_s})")
 
 
-@dataclass(frozen=True)
-class Experiment(HandoverConfig):
-    """An environment, and how it is trained on and evaluated: one YAML file is one experiment."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-
-
 def resolve(config: HandoverConfig | Mapping | str | Path | None, overrides: Sequence[str] = ()) -> HandoverConfig:
     """A HandoverConfig from what a user may pass: itself, a mapping, a YAML path, a shipped name, or None (default).
+
+    The sections `train` and `evaluate` of an experiment file are left aside.
 
     Raises:
         ConfigError: unknown key, value out of range, file that does not exist.
     """
-    if isinstance(config, HandoverConfig):
-        return config
-    if config is None:
-        config = "handover"
-    if isinstance(config, Mapping):
-        return build(HandoverConfig, config)
-    return load(Experiment, config, overrides)
+    return resolve_task(HandoverConfig, config, overrides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from ...errors import ConfigError
 from ...files import write_whole
 from . import palette
 from .canvas import load_pygame
-from .history import History
-from .renderer import Renderer
 
 SUFFIXES = (".gif", ".mp4")
 
@@ -41,38 +39,6 @@ def check_target(path: Path) -> None:
             _imageio()
     except DependencyNotInstalled as error:
         raise ConfigError(f"--video {str(path)!r}: {error}") from error
-
-
-def play(config: Any, player: Any, seed: int, start_s: float = 0.0, seconds: float | None = None,
-         progress: Callable[[int, int], Any] | None = None) -> Iterator[np.ndarray]:
-    """Play one episode and yield a frame per decision interval, uint8 [600, 800, 3].
-
-    Args:
-        config: a HandoverConfig.
-        player: a policy (kvroam.agents).
-        seed: of the episode.
-        start_s: the first frame is that of this time [s].
-        seconds: length of the video [s]; None: to the end of the episode.
-        progress: called as progress(steps done, steps in all) after every step.
-
-    Raises:
-        ConfigError: as `frames_of`.
-    """
-    from ..base.make import make_core
-
-    first, last = frames_of(config, start_s, seconds)
-    core = make_core(config)
-    core.reset([seed])
-    player.reset(core.view)
-    renderer, history = Renderer(core, caption=f"policy {player.name}, seed {seed}"), History(0)
-    for step in range(last + 1):
-        if step > 0:
-            core.step(player.act(core.view))
-            history.record(core)
-            if progress is not None:
-                progress(step, last)
-        if step >= first:
-            yield renderer.frame(history)
 
 
 def frames_of(config: Any, start_s: float = 0.0, seconds: float | None = None) -> tuple[int, int]:

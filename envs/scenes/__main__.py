@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from ...commands import Command
 from ...errors import KvroamError, SceneError
 from . import assets, bank
 from .build import PRESETS, BuildSpec, build, spec_for
@@ -18,18 +19,6 @@ PROGRAM = "python -m kvroam.envs.scenes"
 _RAY_TRACING = (
     "window", "inter_site", "mast", "cell", "carrier", "samples", "passes", "depth", "destinations", "seed"
 )  # fmt: skip
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code, 2 after an error that the user can mend."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
-    try:
-        options.run(options, f"{PROGRAM} {shlex.join(given)}")
-    except KvroamError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _build(options: argparse.Namespace, command: str) -> None:
@@ -94,9 +83,8 @@ def _trace(options: argparse.Namespace, command: str) -> None:
     print(f"wrote {options.out} ({rows} rows)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(parser: argparse.ArgumentParser) -> None:
     default = BuildSpec("")
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     make = commands.add_parser("build", help="build a scene, the bank, or the link curve")
@@ -130,8 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     walk.add_argument("--ues", type=int, default=16, help="users (default 16)")
     walk.add_argument("--duration", type=float, default=60.0, help="length of the trace, s (default 60)")
     walk.add_argument("--step", type=float, default=0.1, help="time between two rows of a user, s (default 0.1)")
-    return parser
 
+
+def _execute(options: argparse.Namespace) -> None:
+    options.run(options, f"{PROGRAM} {shlex.join(options.given)}")
+
+
+main = Command(PROGRAM, __doc__, _options, _execute, torch=False).main
 
 if __name__ == "__main__":
     sys.exit(main())

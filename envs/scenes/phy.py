@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...threads import one_torch_thread
 from . import assets
 
 NAME = "phy"
@@ -46,6 +47,7 @@ def load_phy_table(path: str | Path | None = None) -> PhyTable:
     return PhyTable(manifest=manifest, **arrays)
 
 
+@one_torch_thread()
 def goodput_per_re(sinr_db: np.ndarray) -> np.ndarray:
     """Expected information bits per resource element of one transport block on 51 PRBs, by Sionna.
 
@@ -64,7 +66,6 @@ def goodput_per_re(sinr_db: np.ndarray) -> np.ndarray:
     from sionna.phy.nr.utils import MCSDecoderNR, TransportBlockNR
     from sionna.sys import InnerLoopLinkAdaptation, PHYAbstraction
 
-    torch.set_num_threads(1)
     abstraction = PHYAbstraction(device="cpu")
     adaptation = InnerLoopLinkAdaptation(abstraction, bler_target=BLER_TARGET, device="cpu")
     link = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from ...errors import run_command
+from ...commands import run
 from .command import command
 
-sys.exit(run_command("kvroam-sweep", command))
+sys.exit(run("kvroam-sweep", command))

@@ -7,17 +7,16 @@ import pytest
 
 from kvroam.agents.handover.constant import ConstantPlan
 from kvroam.envs import Core, make_core
-from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.config import resolve
 from kvroam.envs.sim.state import DETOUR as STAY
 from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
-from kvroam.settings.loader import load
 
 QUICK = ["scoring.mode=none", "episode_s=40.0", "mobility.vehicle_share=1.0"]
 
 
 def play(plan: ConstantPlan) -> tuple[list[np.void], list[tuple[int, int]], Core]:
     """Events, (phase, medium) of every session after every step, and the core, of one episode."""
-    config = load(Experiment, "handover", QUICK)
+    config = resolve("handover", QUICK)
     core = make_core(config, 1)
     core.reset([4])
     events, seen = [], []

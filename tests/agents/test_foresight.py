@@ -8,10 +8,9 @@ import pytest
 from kvroam.agents.handover.foresight import Foresight, next_changes
 from kvroam.agents.registry import make
 from kvroam.envs import make_core
-from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.config import resolve
 from kvroam.envs.sim.state import DETOUR as STAYS
 from kvroam.envs.sim.state import RESUMED
-from kvroam.settings.loader import load
 
 # Radio links do not fail here: failures depend on interference, and so on what policies do.
 QUICK = ["scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.q_out_db=-100.0",
@@ -20,7 +19,7 @@ QUICK = ["scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.
 
 def core_at(seeds, changes=()):
     """A core just reset."""
-    core = make_core(load(Experiment, "handover", [*QUICK, *changes]), len(seeds))
+    core = make_core(resolve("handover", [*QUICK, *changes]), len(seeds))
     core.reset(seeds)
     return core
 

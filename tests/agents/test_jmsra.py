@@ -8,10 +8,9 @@ from scipy import optimize
 
 from kvroam.agents.handover import jmsra
 from kvroam.envs import make_core
-from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import KV, RESUMED, TOKEN
-from kvroam.settings.loader import load
 
 from ..envs.sim_bench import KV_BITS, LINK_BPS, Bench
 
@@ -140,7 +139,7 @@ def test_impossible_arguments_are_named(change, says):
 
 @pytest.mark.parametrize("topology", ["mesh", "pool"])
 def test_online_it_uses_both_media_and_moves_every_session(topology):
-    config = load(Experiment, "rush_hour", ["scoring.mode=none", "episode_s=30.0", f"backhaul.topology={topology}"])
+    config = resolve("rush_hour", ["scoring.mode=none", "episode_s=30.0", f"backhaul.topology={topology}"])
     core = make_core(config, 2)
     core.reset([1, 2])
     policy = jmsra.JMSRA()

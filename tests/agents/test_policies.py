@@ -12,10 +12,9 @@ import pytest
 from kvroam import agents
 from kvroam.agents.handover.catalogue import CATALOGUE
 from kvroam.envs import Core, make_core
-from kvroam.envs.handover.config import Experiment
+from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
 from kvroam.errors import PolicyError
-from kvroam.settings.loader import load
 
 QUICK = ("scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.measurement_noise_db=0.5")
 STILL = ("scoring.mode=none", "num_ues=3", "mobility.vehicle_speed_mps=[0.0,0.0]",
@@ -26,9 +25,9 @@ EVERY = [*CATALOGUE.entries, *ALIASES]
 
 
 @cache
-def world(changes: tuple[str, ...], envs: int) -> tuple[Experiment, Core]:
+def world(changes: tuple[str, ...], envs: int) -> tuple[HandoverConfig, Core]:
     """A configuration and its core, built once."""
-    config = load(Experiment, "handover", list(changes))
+    config = resolve("handover", list(changes))
     return config, make_core(config, envs)
 
 
@@ -95,14 +94,14 @@ def test_foresight_is_better_than_whoever_must_predict() -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_policy_bears_the_name_that_makes_it(name: str) -> None:
-    config = load(Experiment, "handover", ["scoring.mode=none"])
+    config = resolve("handover", ["scoring.mode=none"])
     policy = agents.make(name, config)
     assert agents.make(policy.name, config).name == policy.name
     assert policy.name in (name, ALIASES.get(name))
 
 
 def test_different_arguments_make_different_names() -> None:
-    config = load(Experiment, "handover", ["scoring.mode=none"])
+    config = resolve("handover", ["scoring.mode=none"])
     given = ["pallas", "pallas:bits=8", "pallas:bits=8,alpha=0.5", "pallas:alpha=0.5", "ctho:bits=4",
              "ctho-per-user:bits=4", "token-aware:keep=0.1", "token-aware:keep=0.1000001", "fetch:medium=kv",
              "constant:medium=kv,keep=0.5,bits=4,when=early", "constant:when=after"]
@@ -112,7 +111,7 @@ def test_different_arguments_make_different_names() -> None:
 
 
 def test_an_alias_takes_further_arguments() -> None:
-    config = load(Experiment, "handover", ["scoring.mode=none"])
+    config = resolve("handover", ["scoring.mode=none"])
     assert agents.make("token-aware-0.1:bits=8", config).name == "token-aware:keep=0.1,bits=8"
     with pytest.raises(PolicyError, match="keep is given twice"):
         agents.make("token-aware-0.1:keep=0.5", config)
@@ -127,7 +126,7 @@ def test_an_alias_takes_further_arguments() -> None:
     ("palas:bits=8", "did you mean pallas"), ("ctho-int16", "did you mean ctho-int")])
 def test_a_bad_name_is_explained(name: str, says: str) -> None:
     with pytest.raises(PolicyError, match=says):
-        agents.make(name, load(Experiment, "handover", ["scoring.mode=none"]))
+        agents.make(name, resolve("handover", ["scoring.mode=none"]))
 
 
 def test_the_page_of_policies_is_what_the_code_would_write() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kvroam.evaluation import policies
+from kvroam.benchmarks import policies
 
 
 def test_it_prints_and_writes_a_row_per_policy(tmp_path, capsys, monkeypatch):

@@ -136,12 +136,13 @@ def test_policies_that_follow_a3_make_the_handovers_of_a3(name: str) -> None:
 
 def test_policy_objects_follow_a3_too_where_they_are_evaluated_and_where_they_are_the_others() -> None:
     from kvroam.agents.handover.constant import ConstantPlan
-    from kvroam.envs.handover.config import Experiment
     from kvroam.evaluate import evaluate
-    from kvroam.settings.loader import load
+    from kvroam.experiment import load_experiment
 
-    config = load(Experiment, "handover", ["num_ues=8", "episode_s=20", "scoring.mode=none", "actions.trigger=policy"])
-    results = evaluate(config, [ConstantPlan("kv")], 1, 5)
+    changes = ["num_ues=8", "episode_s=20", "scoring.mode=none", "actions.trigger=policy"]
+    experiment = load_experiment("handover", changes)
+    config = experiment.environment
+    results = evaluate(experiment, [ConstantPlan("kv")], 1, 5)
     assert results["policies"]["kv 16 bit"]["episodes"]["handovers"][0] > 0
     env, moves = HandoverEgoEnv(config, others=ConstantPlan("kv")), np.zeros(8)
     env.reset(seed=5)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kvroam.benchmarks import kv
-from kvroam.errors import run_command
+from kvroam.commands import run as run_command
 
 
 def run(*arguments: str) -> int:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kvroam.errors import ConfigError, run_command
+from kvroam.commands import run as run_command
+from kvroam.errors import ConfigError
 from kvroam.files import write_whole
 from kvroam.kvbackend import TransferPlan
 from kvroam.kvbackend.embedded.model import load_model

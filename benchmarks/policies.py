@@ -1,4 +1,4 @@
-"""Time that policies take to decide: `python -m kvroam.evaluation.policies [--policies NAME ...] [--json FILE]`.
+"""Time that policies take to decide: `python -m kvroam.benchmarks.policies [--policies NAME ...] [--json FILE]`.
 
 Each policy plays the same episode, alone and in 64 environments side by side. Times are CPU time of the one thread
 that runs, averaged over the steps, so that other programs on the machine hardly change them; the step beside them is
@@ -16,9 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from kvroam.errors import ConfigError, run_command
+from kvroam import agents, commands
+from kvroam.envs import make_core
+from kvroam.envs.handover.config import resolve
+from kvroam.errors import ConfigError
+from kvroam.evaluation.provenance import machine, versions
+from kvroam.evaluation.rollout import rollout
 from kvroam.files import write_whole
 
 SIZES = (1, 64)  # environments side by side
@@ -37,25 +43,33 @@ def measure(policy: str, num_envs: int, steps: int, seed: int = 0, overrides: Se
     Returns:
         act_ms: one call of `act` for all environments; step_ms: one step of the core; ratio: the one over the other.
     """
-    from kvroam import agents
-    from kvroam.envs import make_core
-    from kvroam.envs.handover.config import Experiment
-    from kvroam.settings.loader import load
+    config = resolve("handover", ["scoring.mode=none", *overrides])
+    core, player = make_core(config, num_envs), Timed(agents.make(policy, config, seed))
+    warm = 1 + steps // 10
+    began = 0.0
+    for step in rollout(core, player, list(range(seed, seed + num_envs)), warm + steps):
+        if step == warm:
+            began, player.spent_s = time.thread_time(), 0.0
+    act, step_s = player.spent_s, time.thread_time() - began - player.spent_s
+    return {"act_ms": 1e3 * act / steps, "step_ms": 1e3 * step_s / steps, "ratio": act / step_s}
 
-    config = load(Experiment, "handover", ["scoring.mode=none", *overrides])
-    core, player = make_core(config, num_envs), agents.make(policy, config, seed)
-    core.reset(list(range(seed, seed + num_envs)))
-    player.reset(core.view)
-    for _ in range(1 + steps // 10):
-        core.step(player.act(core.view))
-    act = step = 0.0
-    for _ in range(steps):
+
+class Timed:
+    """A policy, and the CPU time that its decisions have taken [s]."""
+
+    def __init__(self, policy: agents.Policy) -> None:
+        self.policy, self.spent_s = policy, 0.0
+
+    def reset(self, view: Any) -> None:
+        """A new episode begins everywhere."""
+        self.policy.reset(view)
+
+    def act(self, view: Any) -> np.ndarray:
+        """The policy's plans, PLAN [E, U]."""
         began = time.thread_time()
-        plans = player.act(core.view)
-        decided = time.thread_time()
-        core.step(plans)
-        act, step = act + decided - began, step + time.thread_time() - decided
-    return {"act_ms": 1e3 * act / steps, "step_ms": 1e3 * step / steps, "ratio": act / step}
+        plans = self.policy.act(view)
+        self.spent_s += time.thread_time() - began
+        return plans
 
 
 def table(results: dict[str, dict[int, dict[str, float]]]) -> str:
@@ -69,23 +83,22 @@ def table(results: dict[str, dict[int, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def command(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    from kvroam import agents
-    from kvroam.evaluation.provenance import machine, versions
-
-    parser = argparse.ArgumentParser(prog="python -m kvroam.evaluation.policies",
-                                     description=(__doc__ or "").splitlines()[0])
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--policies", nargs="+", default=list(agents.names()), help="names (default: all)")
     parser.add_argument("--steps", type=int, default=300, help="decisions that are timed (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
-    args = parser.parse_args(arguments)
+    commands.add_seed(parser)
+    commands.add_json(parser)
+    commands.add_set(parser)
+    commands.add_quiet(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, and print the table."""
     if args.steps < 1:
         raise ConfigError(f"--steps is {args.steps}: at least 1 is needed")
     results: dict[str, dict[int, dict[str, float]]] = {}
-    for name in tqdm(args.policies, leave=False, dynamic_ncols=True):
+    for name in tqdm(args.policies, leave=False, dynamic_ncols=True, disable=args.quiet):
         results[name] = {n: measure(name, n, args.steps, args.seed, args.overrides) for n in SIZES}
     print(table(results))
     if args.json:
@@ -94,5 +107,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         write_whole(args.json, partial(Path.write_text, data=json.dumps(found, indent=1) + "\n", encoding="utf-8"))
 
 
+command = commands.Command("python -m kvroam.benchmarks.policies", __doc__, options, execute)
+
 if __name__ == "__main__":
-    sys.exit(run_command("kvroam-policies", command))
+    sys.exit(command.main())

@@ -1,0 +1,64 @@
+"""The one loop in which policies play: what it yields, and that it is the episode itself."""
+
+from __future__ import annotations
+
+from kvroam import agents
+from kvroam.envs import make_core
+from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.metrics import EpisodeMeter
+from kvroam.evaluation.plans import SideBySide
+from kvroam.evaluation.rollout import episodes, rollout
+from kvroam.experiment import EvaluateConfig
+
+CONFIG = resolve("handover", ["num_ues=4", "episode_s=20.0", "scoring.mode=none"])
+
+
+def digests(name: str, seeds: list[int], steps: int) -> list[str]:
+    core, player = make_core(CONFIG, len(seeds)), agents.make(name, CONFIG)
+    core.reset(seeds)
+    player.reset(core.view)
+    found = [core.digest()]
+    for _ in range(steps):
+        core.step(player.act(core.view))
+        found.append(core.digest())
+    return found
+
+
+def test_a_rollout_is_the_episode_from_its_reset_to_its_end() -> None:
+    core = make_core(CONFIG, 2)
+    steps = []
+    found = []
+    for step in rollout(core, agents.make("ctho", CONFIG), [5, 9]):
+        steps.append(step)
+        found.append(core.digest())
+    assert steps == list(range(201)) and found == digests("ctho", [5, 9], 200)
+
+
+def test_a_rollout_may_be_shorter() -> None:
+    assert list(rollout(make_core(CONFIG), agents.make("cho", CONFIG), [5], 3)) == [0, 1, 2, 3]
+
+
+def test_episodes_end_with_the_metrics_of_each() -> None:
+    goals = EvaluateConfig(ttft_objective_s=0.2, tpot_objective_s=0.05)
+    *ticks, results = episodes(make_core(CONFIG, 2), agents.make("cho", CONFIG), [5, 9], goals)
+    assert ticks == [None] * 200 and results is not None
+    core = make_core(CONFIG, 2)
+    meter = EpisodeMeter(2, 4, 0.2, 0.05)
+    player = agents.make("cho", CONFIG)
+    core.reset([5, 9])
+    for _ in range(200):
+        core.step(player.act(core.view))
+        meter.add(core)
+    assert str(results) == str([meter.result(0), meter.result(1)])
+    assert results[0]["handovers"] > 0
+
+
+def test_policies_side_by_side_act_each_in_its_own_environments() -> None:
+    players = [agents.make(name, CONFIG) for name in ("tho", "cho")]
+    core = make_core(CONFIG, 4)
+    last = list(rollout(core, SideBySide(players, 2), [5, 9, 5, 9]))[-1]
+    assert last == 200
+    for i, name in enumerate(("tho", "cho")):
+        alone = make_core(CONFIG, 2)
+        list(rollout(alone, agents.make(name, CONFIG), [5, 9]))
+        assert (alone.task.sim.state.ue == core.task.sim.state.ue[2 * i:2 * i + 2]).all()
