@@ -17,7 +17,7 @@ from kvroam import agents, commands
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.render import Renderer
-from kvroam.envs.render.reading import History
+from kvroam.envs.render.history import History
 from kvroam.errors import ConfigError
 from kvroam.evaluation.rollout import rollout
 from kvroam.files import write_whole

@@ -14,7 +14,7 @@ from kvroam import agents
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.render import Renderer, palette, video
-from kvroam.envs.render.reading import History
+from kvroam.envs.render.history import History
 from kvroam.errors import ConfigError
 from kvroam.evaluate import command
 from kvroam.evaluation.film import film
