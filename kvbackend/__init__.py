@@ -1,4 +1,9 @@
-"""What it costs a language model when its KV cache travels: sessions, pruning, wire codec, restore, measured drift."""
+"""What it costs a language model when its KV cache travels: sessions, pruning, wire codec, restore, measured drift.
+
+`backend.py` is the door. Behind it: `model/` computes, `sessions/` keep state, `scorers/` rank, `codecs/` make bytes,
+and `handover/` moves a session. `settings.py` is what a user chooses, `drift.py` what is measured. Beside it,
+`sweep/` measures combinations, and `embedded/` is the model that ships. Torch is imported when a name is first used.
+"""
 
 from importlib import import_module
 from typing import Any
@@ -14,6 +19,7 @@ _HOME = {
     "Session": "sessions.session",
     "Ticket": "handover.ticket",
     "SCORERS": "scorers.table",
+    "Scorer": "scorers.base",
     "extract_top_k_kv_cache": "handover.selection",
 }
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "Migration",
     "Monitor",
     "Reference",
+    "Scorer",
     "Session",
     "Ticket",
     "TransferPlan",

@@ -22,7 +22,7 @@ def masked_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]
     return out.logits[0].double().numpy()
 
 
-def headwise_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]]) -> np.ndarray:
+def per_head_logits(model, tokens: np.ndarray, stages: list[tuple[int, np.ndarray]]) -> np.ndarray:
     """As `masked_logits`, but each stage keeps positions [k, L, Hkv]: every layer and head has a mask of its own."""
     size, heads, handles = len(tokens), model.config.num_attention_heads, []
     for number, layer in enumerate(model.model.layers):

@@ -383,6 +383,17 @@ def test_headers_in_another_spelling_are_refused(spoil):
         unpack(by_hand(spoil(text), positions, layer_bytes(kv)), EXPECTED)
 
 
+def test_a_scope_is_spelt_on_the_wire_as_it_always_was():
+    positions, kv = make_rows(20)
+    text = write_text(make_header(20, 16))
+    assert b'"scope":"token"' in text and b'"scope":"head"' in write_text(make_header(20, 16, scope="head"))
+    assert unpack(by_hand(text, positions, layer_bytes(kv)), EXPECTED)[0].scope == "sequence"
+    for other in (b"sequence", b"layer", b""):
+        spoilt = text.replace(b'"scope":"token"', b'"scope":"' + other + b'"')
+        with pytest.raises(PayloadError, match=r"scope|spelt"):
+            unpack(by_hand(spoilt, positions, layer_bytes(kv)), EXPECTED)
+
+
 @pytest.mark.parametrize(
     "positions",
     [[3, 2, 5], [2, 2, 5], [-1, 2, 5], [2, 5, 200], [2, 5], [2, 5, 7, 9]],

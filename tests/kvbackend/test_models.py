@@ -12,7 +12,7 @@ from kvroam.errors import ModelError, PayloadError
 from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
 from kvroam.kvbackend.scorers.view import View
 
-from .masked_forward import headwise_logits, kl, masked_logits
+from .masked_forward import kl, masked_logits, per_head_logits
 
 VOCAB = 256
 SHAPE = dict(
@@ -133,7 +133,7 @@ def test_lists_per_head_equal_the_per_head_oracle(network, device):
         stages.append((session.length, session.positions.copy()))
         drift = backend.advance([session], [count])
         rows = slice(session.length - count, session.length)
-        degraded, full = headwise_logits(oracle, tokens, stages)[rows], masked_logits(oracle, tokens, [])[rows]
+        degraded, full = per_head_logits(oracle, tokens, stages)[rows], masked_logits(oracle, tokens, [])[rows]
         assert drift.kl[0] / count == pytest.approx(kl(full, degraded).mean(), abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from kvroam.kvbackend.handover.selection import select_slots
 from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
-from .masked_forward import headwise_logits, kl, masked_logits
+from .masked_forward import kl, masked_logits, per_head_logits
 from .test_selection import eager_attention
 
 LAYERS, KV_HEADS = 2, 2
@@ -33,7 +33,7 @@ def test_the_oracle_with_equal_lists_is_the_usual_one(oracle_model, tokens):
     kept = np.arange(0, 150, 3)
     lists = np.broadcast_to(kept[:, None, None], (50, LAYERS, KV_HEADS))
     expected = masked_logits(oracle_model, tokens, [(150, kept)])
-    assert headwise_logits(oracle_model, tokens, [(150, lists)]) == pytest.approx(expected, abs=1e-4)
+    assert per_head_logits(oracle_model, tokens, [(150, lists)]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.1])
@@ -44,7 +44,7 @@ def test_drift_equals_the_per_head_oracle(perhead, oracle_model, tokens, keep):
     assert lists.shape == (round(keep * 180), LAYERS, KV_HEADS)
     assert any(not np.array_equal(lists[:, 0, 0], lists[:, i, j]) for i, j in np.ndindex(LAYERS, KV_HEADS))
     full = masked_logits(oracle_model, tokens, [])[180:205]
-    degraded = headwise_logits(oracle_model, tokens, [(180, lists)])[180:205]
+    degraded = per_head_logits(oracle_model, tokens, [(180, lists)])[180:205]
     with torch.inference_mode():
         hidden = perhead.llm.extend([session.kv], [180], [tokens[180:205]]).hidden[0]
         logits = perhead.llm.logits(hidden).numpy()
@@ -71,7 +71,7 @@ def test_ragged_histories_equal_the_per_head_oracle(perhead, oracle_model, seed)
         stages.append((session.length, lists_of(session).copy()))
         start, count = session.length, int(rng.integers(1, 25))
         drift = perhead.advance([other, session], [int(rng.integers(0, 9)), count])
-        degraded = headwise_logits(oracle_model, tokens, stages)
+        degraded = per_head_logits(oracle_model, tokens, stages)
         expected = kl(full[start : start + count], degraded[start : start + count])
         assert drift.kl[1] / count == pytest.approx(expected.mean(), abs=1e-5)
     assert ragged
@@ -195,7 +195,7 @@ def test_a_backend_that_shares_lists_goes_on_with_the_lists_it_receives(perhead,
     exact.migrate([session], [TransferPlan(keep=0.3, bits=32)])
     drift = exact.advance([session], [20])
     stages = [(150, first), (170, session.positions[:51])]
-    degraded = headwise_logits(oracle_model, tokens, stages)[170:190]
+    degraded = per_head_logits(oracle_model, tokens, stages)[170:190]
     full = masked_logits(oracle_model, tokens, [])[170:190]
     assert drift.kl[0] / 20 == pytest.approx(kl(full, degraded).mean(), abs=1e-5)
 
