@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import KvroamWarning
 
-# Stable-Baselines3 2.0 to 2.9: what stable_baselines3.common.logger.Logger collects until `dump`.
+# Stable-Baselines3 2.7 to 2.9: what stable_baselines3.common.logger.Logger collects until `dump`.
 _PENDING = ("name_to_value", "name_to_count", "name_to_excluded")
 
 
