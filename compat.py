@@ -88,7 +88,7 @@ def attend_with(model: Any, name: str, function: Callable[..., Any]) -> None:
 
 # Stable-Baselines3: a logger keeps the scalars of an update until the end of the next rollout, in fields without a
 # public name. Without them a resumed run would miss one row of its `train/` scalars, and nothing else.
-# Stable-Baselines3 2.0 to 2.9: what stable_baselines3.common.logger.Logger collects until `dump`.
+# In 2.7 to 2.9: what stable_baselines3.common.logger.Logger collects until `dump`.
 _PENDING = ("name_to_value", "name_to_count", "name_to_excluded")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import io
 import json
 import pickle
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def write(model: Any, env: Any, out: Path, experiment: Experiment[Any]) -> Path:
     kept = out / f"resume_{number}.pkl"
     write_whole(kept, lambda draft: draft.write_bytes(pickle.dumps(state)))
     index = {"format": FORMAT, "checkpoint": path.name, "state": kept.name, "written_by": _user(),
-             "sha256": {file.name: _sha256(file) for file in (path, kept)}}
+             "sha256": {file.name: _sha256(file.read_bytes()) for file in (path, kept)}}
     write_whole(out / STATE, lambda draft: draft.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8"))
     for older in set(out.glob("resume_*.pkl")) - {kept}:
         older.unlink(missing_ok=True)
@@ -115,10 +116,12 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
         raise PolicyError(f"{cannot}: {STATE} cannot be read ({type(error).__name__}); {anew}") from error
     if made != FORMAT:
         raise PolicyError(f"{cannot}: {STATE} has format {made!r}, this version reads {FORMAT}; {anew}")
+    content = {}
     for file, digest in expected.items():
         if not file.is_file():
             raise PolicyError(f"{cannot}: {file.name} is absent; {anew}")
-        if _sha256(file) != digest:
+        content[file] = file.read_bytes()
+        if _sha256(content[file]) != digest:
             raise PolicyError(f"{cannot}: {file.name} is not what the run wrote (its SHA-256 differs from the one in "
                               f"{STATE}); nothing of it was read; {anew}")
     about = description.read(checkpoint)
@@ -126,8 +129,8 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
         raise PolicyError(f"{cannot}: {checkpoint.name} was made with another configuration than config.json; {anew}")
     say(f"trusting {kept} and {checkpoint.name}, written by {author}: resuming runs code that is stored in them")
     try:
-        state = pickle.loads(kept.read_bytes())
-        model = PPO.load(checkpoint, device="cpu")
+        state = pickle.loads(content[kept])
+        model = PPO.load(io.BytesIO(content[checkpoint]), device="cpu")
     except Exception as error:
         raise PolicyError(f"{cannot}: {kept.name} or its checkpoint cannot be read ({type(error).__name__}); "
                           f"{anew}") from error
@@ -153,9 +156,8 @@ def _inside(out: Path, name: str) -> Path:
     return out / name
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _user() -> str:
