@@ -12,23 +12,25 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 
 # From the ground up. A room may import from lower floors, never from its own floor or above.
 FLOORS: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("errors", "what a user can cause and repair"), ("palette", "colours"),
-     ("compat", "other libraries' private parts")),
-    (("files", "files that are there whole or not at all"),),
-    (("settings", "dataclasses that YAML files fill"), ("commands", "one command line for all")),
+    (("errors", "what a user can cause and repair"), ("palette", "colours"), ("threads", "torch's threads")),
+    (("files", "files whole or not at all"), ("compat", "other libraries' private parts"),
+     ("commands", "one command line for all")),
+    (("settings", "dataclasses that YAML files fill"),),
     (("kvbackend", "KV caches: prune, encode, restore, measure"),),
     (("envs.sim", "physics, no learning: motion, radio, links, servers"),),
     (("envs.scenes", "cities: Sionna maps, how they are built"), ("envs.base", "Task, Core, declarations, registry")),
     (("envs.render", "pictures and videos"),),
     (("envs.views", "PettingZoo, Gymnasium, Stable-Baselines3"),),
     (("envs.handover", "the first task, and its world"),),
+    (("experiment", "environment + train + evaluate, from one file"),),
+    (("training", "algorithms, checkpoints, runs"),),
     (("agents", "policies: papers, baselines, learned"),),
-    (("evaluation", "roll-outs, statistics, reports"), ("training", "algorithms, checkpoints, runs")),
+    (("evaluation", "roll-outs, statistics, reports"),),
     (("train", "train.py: settings -> policy"), ("evaluate", "evaluate.py: policies -> table"),
      ("benchmarks", "speed, and the papers' figures")),
 )
 
-_WIDTH, _HEIGHT, _GAP, _LEFT = 820, 46, 10, 20
+_WIDTH, _HEIGHT, _GAP, _LEFT = 820, 44, 8, 20
 _COLOURS = {"envs": "#56B4E9", "kvbackend": "#009E73", "agents": "#E69F00", "evaluation": "#CC79A7",
             "training": "#CC79A7"}
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -27,15 +30,16 @@ from kvroam.settings.loader import shipped
 class Miniature:
     """Another environment's settings."""
 
+    task: ClassVar[str] = "miniature"
     size: int = 3
 
 
 @pytest.fixture
 def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_PATHS", dict(registry._PATHS))
-    registry.add("miniature", f"{__name__}:Miniature")
-    monkeypatch.setattr(registry, "import_module", lambda name: __import__("types").SimpleNamespace(Miniature=Miniature)
-                        if name == __name__ else __import__("importlib").import_module(name))
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    registry.add("miniature", f"{__name__}:Task")
+    home = SimpleNamespace(Task=SimpleNamespace(Config=Miniature))
+    monkeypatch.setattr(registry, "import_module", lambda name: home if name == __name__ else import_module(name))
     file_class.cache_clear()
 
 

@@ -43,7 +43,7 @@ def test_episodes_end_with_the_metrics_of_each() -> None:
     *ticks, results = episodes(make_core(CONFIG, 2), agents.make("cho", CONFIG), [5, 9], goals)
     assert ticks == [None] * 200 and results is not None
     core = make_core(CONFIG, 2)
-    meter = EpisodeMeter(2, 4, 0.2, 0.05)
+    meter = EpisodeMeter(core.task, 0.2, 0.05)
     player = agents.make("cho", CONFIG)
     core.reset([5, 9])
     for _ in range(200):

@@ -51,7 +51,7 @@ class StableBaselinesView(VecEnv):
         self._meter: Meter = task.meter(**self._objectives)
         self._length = np.zeros(num_envs, np.int64)
         self._return = np.zeros(self.rows)
-        self._since = 0.0
+        self._made = time.perf_counter()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
@@ -64,7 +64,7 @@ class StableBaselinesView(VecEnv):
         self.core.reset(self._first_seeds)
         self._first_seeds = [None] * self.core.num_envs
         self._meter = self.core.task.meter(**self._objectives)
-        self._length[:], self._return[:], self._since = 0, 0.0, time.perf_counter()
+        self._length[:], self._return[:] = 0, 0.0
         return self._observe()
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -94,7 +94,7 @@ class StableBaselinesView(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.rows)]
         done = np.zeros(self.rows, bool)
         if len(ended):
-            elapsed = time.perf_counter() - self._since
+            elapsed = time.perf_counter() - self._made  # as Stable-Baselines3's Monitor counts
             for e in ended:
                 for row in range(e * core.num_agents, (e + 1) * core.num_agents):
                     done[row] = True
