@@ -265,15 +265,18 @@ def test_a_model_of_ones_own_can_be_stored_and_evaluated(experiment: Experiment,
     assert np.array_equal(found, own.predict(rows, deterministic=True)[0])
 
 
-@pytest.mark.parametrize(("module", "name"), [
-    ("sb3_contrib.common.recurrent.policies", "RecurrentPPO"), ("sb3_contrib.common.maskable.policies", "MaskablePPO"),
+@pytest.mark.parametrize(("module", "more", "name"), [
+    ("sb3_contrib.common.recurrent.policies", {}, "RecurrentPPO"),
+    ("somebodys.policies", {"_last_lstm_states": None}, "RecurrentPPO"),
+    ("sb3_contrib.common.maskable.policies", {}, "MaskablePPO"),
 ])
 def test_algorithms_of_sb3_contrib_are_refused_by_name(
-        module: str, name: str, run: Path, tmp_path: Path, experiment: Experiment) -> None:
+        module: str, more: dict[str, None], name: str, run: Path, tmp_path: Path, experiment: Experiment) -> None:
     with zipfile.ZipFile(run / "policy.zip") as archive:
         data = json.loads(archive.read("data"))
     assert data["policy_class"]["__module__"] == "stable_baselines3.common.policies"
     data["policy_class"]["__module__"] = module
+    data.update(more)
     foreign = rewritten(run / "policy.zip", tmp_path / "foreign.zip", data=json.dumps(data).encode(), kvroam__json=None)
     with pytest.raises(PolicyError, match=name):
         LearnedPolicy(foreign, experiment.environment)
