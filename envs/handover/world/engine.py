@@ -15,7 +15,7 @@ import numpy as np
 from ...sim import cell_change, chunked, compute, mobility, radio, sessions
 from ...sim.backhaul import vary_capacities, weighted_fair_rates
 from ...sim.jit import borrowing
-from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
+from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
 from ...sim.streams import WORLD, uniform
 from . import link_failure, migration, trigger
 
@@ -327,19 +327,6 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
         migration.forget(ue, u)
     sessions.ask(ue, u, p, trace, keys, now_s)
     return over
-
-
-@borrowing
-def faults(plan, cells, params):
-    """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
-    for e in range(plan.shape[0]):
-        for u in range(plan.shape[1]):
-            it = plan[e, u]
-            if it.target >= cells or not np.isfinite(it.weight) or not it.hold >= 0.0:
-                return True
-            if it.handover >= cells or (it.handover != STAY and params[0].policy_trigger == 0):
-                return True
-    return False
 
 
 @nb.njit(cache=True)

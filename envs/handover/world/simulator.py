@@ -23,6 +23,7 @@ from ...sim.streams import keys, normal_quantiles
 from ...sim.traces import Tracks
 from ...sim.workload import read_trace
 from . import engine
+from .plans import check as check_plans
 
 SUBCARRIER_HZ = 30e3
 
@@ -70,7 +71,8 @@ class Simulator:
             trace=_scaled_trace(sessions),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
-        self.params["policy_trigger"] = trigger == "policy"
+        self._policy_trigger = trigger == "policy"
+        self.params["policy_trigger"] = self._policy_trigger
         if tracks is not None:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
                     f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
@@ -100,21 +102,12 @@ class Simulator:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
 
         Raises:
-            ValueError: another shape or type, a target that is no cell, a weight that is not finite, or a hold below 0.
+            ValueError: another shape or type, or a value outside its range (plans.check).
         """
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        if engine.faults(plans, self.num_cells, self.params):
-            require(plans["target"].max() < self.num_cells,
-                    f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
-            require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
-            handover = plans["handover"].max()
-            require(handover == STAY or self.params["policy_trigger"][0] == 1,
-                    f"a plan hands a UE over to cell {handover}, but event A3 decides: set actions.trigger to policy")
-            require(handover < self.num_cells,
-                    f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
-            raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
+        check_plans(plans, self.num_cells, self._policy_trigger)
         advance = engine.advance_parallel if self.parallel() else engine.advance
         advance(0, self.num_envs, self.state, plans, self.params, self.tables)
         if self.link is not None:
