@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ConfigError
 from ..handover import actions, observations, rewards
 from ..handover.config import HandoverConfig
 from ..handover.scoring import Scores, make_scorer
@@ -35,6 +36,10 @@ class HandoverCore:
     def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
         self.config = config
         scene = load_scene(config.scene)
+        others = len(scene.path_gain_db) - 1
+        if config.actions.candidates > others:
+            raise ConfigError(f"actions.candidates is {config.actions.candidates}: scene {config.scene} has "
+                              f"{others + 1} cells, so a UE has at most {others} neighbours; set it to that or less")
         self.sim = Simulator(
             scene, load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
             num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,
@@ -60,15 +65,20 @@ class HandoverCore:
         """Begin a new episode everywhere.
 
         Args:
-            seeds: one per environment; None goes on with the next episode of the last seed, so that a run is
-                reproducible from its first seed (a fresh one is drawn where none was ever given).
+            seeds: one per environment, whole numbers of at least 0; None goes on with the next episode of the last
+                seed, so that a run is reproducible from its first seed (a fresh one is drawn where none was ever
+                given).
+
+        Raises:
+            ValueError: another value, or another number of them; nothing has changed then.
         """
-        for e, seed in enumerate(seeds if seeds is not None else [None] * self.num_envs):
+        seeds = _checked_seeds(seeds, self.num_envs)
+        for e, seed in enumerate(seeds):
             last = self._seeds[e]
             if seed is None and last is not None:
                 self._episode[e] += 1
             else:
-                last = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+                last = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
                 self._seeds[e], self._episode[e] = last, 0
             self.sim.seed(e, last, self._episode[e])
         self.sim.reset()
@@ -113,11 +123,13 @@ class HandoverCore:
         return actions.decode(action, self.view, self.config.actions)
 
     def masks(self) -> np.ndarray:
-        """Action masks, bool [E, U, sum of the action sizes]."""
+        """Action masks, bool [E, U, sum of the action sizes]; RuntimeError before reset."""
+        self.require_reset()
         return actions.masks(self.view, self.config.actions)
 
     def observe(self) -> np.ndarray:
-        """Observations, float32 [E, U, F]."""
+        """Observations, float32 [E, U, F]; RuntimeError before reset."""
+        self.require_reset()
         return observations.observe(self.view)
 
     def events(self) -> Iterator[tuple[int, np.void]]:
@@ -133,3 +145,28 @@ class HandoverCore:
                       self.reward):
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
+
+
+def seeds_from(seed: int, num_envs: int) -> list[int | None]:
+    """The seeds of a batch: environment i gets seed + i.
+
+    Raises:
+        ValueError: `seed` is not a whole number of at least 0.
+    """
+    first = _whole(seed)
+    return [first + i for i in range(num_envs)]
+
+
+def _whole(seed: Any) -> int:
+    """A seed as Python's whole number; a bool, a text or a fraction is a mistake of its giver."""
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}: it must be a whole number of at least 0, or None")
+    return int(seed)
+
+
+def _checked_seeds(seeds: Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """One seed or None per environment."""
+    given = [None] * num_envs if seeds is None else list(seeds)
+    if len(given) != num_envs:
+        raise ValueError(f"{len(given)} seeds were given for {num_envs} environments: give one each")
+    return [None if seed is None else _whole(seed) for seed in given]

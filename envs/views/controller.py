@@ -17,7 +17,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ..base.core import HandoverCore
+from ..base.core import HandoverCore, seeds_from
 from ..handover.actions import Choices
 from ..handover.config import HandoverConfig
 from ..handover.rewards import TERMS, total
@@ -186,11 +186,14 @@ class ControllerVectorEnv(VectorEnv):
             options: a `reset_mask` must be all True.
 
         Raises:
-            ValueError: seeds of another number, or a reset of some environments only.
+            ValueError: a seed that is not a whole number, seeds of another number, or a reset of some environments
+                only.
         """
         if options and "reset_mask" in options and not np.all(options["reset_mask"]):
             raise ValueError("options['reset_mask'] leaves environments out: they end together, so reset all of them")
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
+        several = isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str)
+        given: Any = seed
+        seeds = given if given is None or several else seeds_from(given, self.num_envs)
         if seeds is not None and len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments: give one each")
         super().reset(seed=int(seed) if isinstance(seed, (int, np.integer)) else None)

@@ -128,8 +128,12 @@ class HandoverEnv(ParallelEnv):
         if unknown:
             raise KeyError(f"{sorted(unknown)[0]!r} is missing or unknown: one action for each of "
                            f"{self.agents[0]} ... {self.agents[-1]} is needed")
-        chosen = np.stack([np.asarray(actions[a]) for a in self.agents])[None]
-        self.core.step(self.core.decode(chosen))
+        try:
+            plans = self.core.decode(np.stack([np.asarray(actions[a]) for a in self.agents])[None])
+        except ValueError:
+            self._refuse_shapes(actions)
+            raise
+        self.core.step(plans)
         self._cycle += 1
         self._viewer.update()
         over = self._cycle >= self.max_cycles
@@ -151,6 +155,15 @@ class HandoverEnv(ParallelEnv):
     def close(self) -> None:
         """Close the window, if there is one."""
         self._viewer.close()
+
+    def _refuse_shapes(self, actions: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError that names the first agent whose action has another shape or type than its space."""
+        shape = self._action_space.shape
+        for agent in self.agents:
+            action = np.asarray(actions[agent])
+            if action.shape != shape or not np.issubdtype(action.dtype, np.integer):
+                raise ValueError(f"the action of {agent} is {action.dtype} {action.shape}: expected integers of shape "
+                                 f"{shape}") from None
 
     def _observations(self) -> dict[str, np.ndarray]:
         rows = self.core.observe()[0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..base.core import HandoverCore
+from ..base.core import HandoverCore, seeds_from
 from ..handover import actions, observations
 from ..handover.config import HandoverConfig, resolve
 from ..handover.metrics import EpisodeMeter
@@ -43,7 +43,7 @@ class HandoverVecEnv(VecEnv):
         self._parts = len(actions.sizes(config.actions))
         super().__init__(self.rows, observations.space(config), actions.action_space(config.actions))
         self._objectives = objectives
-        self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
+        self._first_seeds = seeds_from(seed, num_envs)
         self._actions = np.zeros((num_envs, config.num_ues, self._parts), np.int64)
         self.episode_metrics: list[dict[str, float]] = []
         self._step = 0
@@ -51,7 +51,7 @@ class HandoverVecEnv(VecEnv):
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
         if seed is not None:
-            self._first_seeds = [seed + i for i in range(self.core.num_envs)]
+            self._first_seeds = seeds_from(seed, self.core.num_envs)
         return [s for s in self._first_seeds for _ in range(self.core.num_ues)]
 
     def reset(self) -> np.ndarray:

@@ -6,7 +6,6 @@ import math
 import pickle
 import re
 
-import numpy as np
 import pytest
 
 from kvroam.envs import HandoverCore

@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-from ....errors import require
+from ....errors import ConfigError, require
 from ...sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -151,9 +151,10 @@ def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving
     each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
     fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
     enough = compute.memory_spread * each * math.ceil(num_ues / num_cells)
-    require(fit >= num_ues, f"kv_memory_bytes is {compute.kv_memory_bytes:g}, memory_spread {compute.memory_spread:g}: "
-            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; "
-            f"give each server {enough:g} bytes")
+    if fit < num_ues:
+        raise ConfigError(f"compute.kv_memory_bytes is {compute.kv_memory_bytes:g}, compute.memory_spread "
+                          f"{compute.memory_spread:g}: {num_cells} servers may hold {fit} sessions of {each:g} bytes, "
+                          f"but num_ues is {num_ues}; give each server {enough:g} bytes, or take fewer UEs")
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
