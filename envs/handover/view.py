@@ -11,7 +11,7 @@ import numpy as np
 from ..sim import predictor
 from ..sim.chunked import queue_s
 from ..sim.compute import next_cycle
-from ..sim.jit import borrowing
+from ..sim.jit import borrowing, owning, owning_parallel
 from ..sim.memory import session_bytes
 from ..sim.state import IDLE, INTERRUPTED, WAITING
 from .world.engine import BLOCKS
@@ -226,7 +226,7 @@ class NetworkView:
         return np.where(ue["phase"] == 2, time - ue["handover_s"], 0.0)
 
 
-@nb.njit(cache=True)
+@owning
 def _refresh(first, last, state, params, tables, weight, every, known, derived):
     cells = state.cell.shape[1]
     _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
@@ -242,7 +242,7 @@ def _refresh_range(first, last, state, params, tables, weight, every, known, der
         _derive(e, state, params, derived)
 
 
-@nb.njit(cache=True, parallel=True)
+@owning_parallel
 def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...sim import cell_change, chunked, compute, mobility, radio, sessions
 from ...sim.backhaul import vary_capacities, weighted_fair_rates
-from ...sim.jit import borrowing
+from ...sim.jit import borrowing, owning, owning_parallel
 from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
 from ...sim.streams import WORLD, uniform
 from . import link_failure, migration, trigger
@@ -49,7 +49,7 @@ class Scratch(NamedTuple):
     active: np.ndarray  # int64 [C]
 
 
-@nb.njit(cache=True)
+@owning
 def allocate_scratch(ues, cells):
     """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
@@ -329,7 +329,7 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     return over
 
 
-@nb.njit(cache=True)
+@owning
 def reset_some(which, state: State, params, tables: Tables):
     """Reset the environments listed in `which`, int64 [N]."""
     scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
@@ -338,7 +338,7 @@ def reset_some(which, state: State, params, tables: Tables):
                   params, tables, scratch)
 
 
-@nb.njit(cache=True)
+@owning
 def advance(first, last, state: State, plan, params, tables: Tables):
     """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
     scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
@@ -352,7 +352,7 @@ def _advance(first, last, state, plan, params, tables, scratch):
                     state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
 
 
-@nb.njit(cache=True, parallel=True)
+@owning_parallel
 def advance_parallel(first, last, state: State, plan, params, tables: Tables):
     """The same, environments spread over numba's threads in blocks; the result is identical."""
     blocks = min(last - first, BLOCKS)
