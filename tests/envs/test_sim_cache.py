@@ -152,7 +152,7 @@ def test_every_kernel_calls_only_what_its_digest_covers() -> None:
         return Path(kernel.py_func.__code__.co_filename).relative_to(root).parts[0]
 
     for kernel in kernels.values():
-        assert isinstance(kernel._cache, (cache._KernelCache, cache._NoCache)), f"{kernel} is not kept by kvroam.envs.sim.cache"
+        assert isinstance(kernel._cache, (cache._KernelCache, cache._NoCache)), f"{kernel} is kept in another way"
         names = kernel.py_func.__code__.co_names
         for name in names:
             called = kernel.py_func.__globals__.get(name)
