@@ -91,7 +91,8 @@ def test_what_seemed_too_much_for_a_link_went_to_the_targets_before(city, phy):
             carried = max(carried, (cell["received_bits"] / (cell["ingress_bps"] * STEP_S)).max())
             # Whoever was on its way to one cell from before the step until after it sent all its bits there.
             steady = ((before["phase"] != IDLE) & (ue["phase"] != IDLE) & (before["target"] == ue["target"])
-                      & (before["server"] == ue["server"]) & (before["snapshot"] == ue["snapshot"]) & (before["job_since_s"] == ue["job_since_s"]))
+                      & (before["server"] == ue["server"]) & (before["snapshot"] == ue["snapshot"])
+                      & (before["job_since_s"] == ue["job_since_s"]))
             expected = np.bincount(ue["target"][steady], bits[steady], sim.num_cells)
             others = np.flatnonzero((bits > 0) & ~steady)
             perhaps = {int(of[name][u]) for u in others for name in ("target", "radio") for of in (before, ue)}
