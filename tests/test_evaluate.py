@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kvroam.evaluate
 from kvroam.envs.handover.config import Experiment
 from kvroam.envs.handover.metrics import METRICS as MEASURED
 from kvroam.errors import run_command
@@ -87,8 +88,8 @@ def test_several_scenarios_give_a_table_each_and_one_over_all(tmp_path: Path) ->
 
 def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "evaluate.py", "--policies", "cho", "--episodes", "1", "--quiet", "--out", str(tmp_path),
-         "--set", "scoring.mode=none", "episode_s=5.0"], capture_output=True, text=True, check=False)
+        [sys.executable, kvroam.evaluate.__file__, "--policies", "cho", "--episodes", "1", "--quiet", "--out",
+         str(tmp_path), "--set", "scoring.mode=none", "episode_s=5.0"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "cho" in run.stdout and "drift and recall were not measured" in run.stdout
     assert all((tmp_path / name).stat().st_size > 100 for name in FILES)

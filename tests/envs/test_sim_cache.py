@@ -48,12 +48,16 @@ def tiny(tmp_path: Path) -> Path:
     return package
 
 
+def environment(package: Path) -> dict[str, str]:
+    """The variables of this process, without those that say where kernels are kept."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+    return kept | {"PYTHONPATH": str(package.parent)}
+
+
 def run(package: Path, program: str = PROGRAM, **settings: str) -> tuple[str, str]:
     """What the program prints, and what it says on stderr."""
-    inherited = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("NUMBA_", "XDG_")) and name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", program], cwd=package.parent, capture_output=True, text=True,
-                          env=inherited | {"PYTHONPATH": str(package.parent)} | settings)
+                          env=environment(package) | settings)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 
@@ -99,8 +103,7 @@ def test_damaged_files_are_compiled_anew(tiny) -> None:
 
 def test_several_processes_that_start_at_once_get_what_one_alone_gets(tiny) -> None:
     command = [sys.executable, "-c", PROGRAM]
-    environment = os.environ | {"PYTHONPATH": str(tiny.parent)}
-    several = [subprocess.Popen(command, cwd=tiny.parent, env=environment, stdout=subprocess.PIPE, text=True,
+    several = [subprocess.Popen(command, cwd=tiny.parent, env=environment(tiny), stdout=subprocess.PIPE, text=True,
                                 stderr=subprocess.DEVNULL) for _ in range(3)]
     assert [process.communicate()[0].split()[0] for process in several] == ["20"] * 3
     assert run(tiny)[0] == "20 1"
