@@ -45,6 +45,8 @@ class TrainConfig:
         for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "learning_rate",
                      "checkpoint_every", "reward_scale"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
+        require(self.batch_size >= 2,
+                f"batch_size is {self.batch_size}: it must be at least 2, PPO normalises the advantages of a batch")
         require(0 <= self.gamma <= 1, f"gamma is {self.gamma}: it must lie in [0, 1]")
 
 

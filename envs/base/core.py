@@ -139,12 +139,22 @@ class Core:
         self.task.restore(state["saved"])
 
 
-def whole_seed(seed: Any) -> int:
-    """A seed as an int.
+def seeds_from(seed: int, num_envs: int) -> list[int | None]:
+    """The seeds of a batch: environment i gets seed + i.
 
     Raises:
-        ValueError: it is no whole number, or negative.
+        ValueError: `seed` is not a whole number of at least 0.
     """
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed is {seed!r}: it must be a whole number that is not negative")
+    first = whole_seed(seed)
+    return [first + i for i in range(num_envs)]
+
+
+def whole_seed(seed: Any) -> int:
+    """A seed as Python's whole number; a bool, a text or a fraction is a mistake of its giver.
+
+    Raises:
+        ValueError: it is not a whole number of at least 0.
+    """
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}: it must be a whole number of at least 0, or None")
     return int(seed)

@@ -18,8 +18,11 @@ from ..sim.params import (
     RadioConfig,
     ServingConfig,
     SessionConfig,
+    require_finite,
 )
 
+LONGEST_INTERVAL_S = 60.0  # what happens within an interval is kept until its end
+MOST_STEPS = 10**9
 PLAN_BITS = (16, 8, 4)  # precisions that a plan can have, the whole one first [bit]
 
 
@@ -34,6 +37,7 @@ class ActionConfig:
     weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.candidates >= 1, f"candidates is {self.candidates}: it must be at least 1")
         for name in ("keep", "bits", "weight"):
             require(len(getattr(self, name)) > 0, f"{name} is empty: it needs at least one level")
@@ -61,6 +65,7 @@ class RewardConfig:
     sharing: Literal["individual", "team"] = "individual"  # team: every UE receives the mean over the UEs
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for term in terms_of(RewardConfig):
             value = getattr(self, term.name)
             require(value >= 0, f"{term.name} is {value}: a price must not be negative")
@@ -113,9 +118,14 @@ class HandoverConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         require(self.num_ues >= 1, f"num_ues is {self.num_ues}: it must be at least 1")
-        require(self.interval_s > 0, f"interval_s is {self.interval_s}: it must be above 0")
+        require_finite(self)
+        require(0 < self.interval_s <= LONGEST_INTERVAL_S,
+                f"interval_s is {self.interval_s}: it must lie in (0, {LONGEST_INTERVAL_S:g}]")
         require(self.episode_s >= self.interval_s,
                 f"episode_s is {self.episode_s}: it must be at least one interval ({self.interval_s})")
+        require(self.episode_s / self.interval_s <= MOST_STEPS,
+                f"episode_s is {self.episode_s}: at most {MOST_STEPS} intervals of interval_s ({self.interval_s}) make "
+                "an episode")
 
 
 def resolve(config: HandoverConfig | Mapping | str | Path | None, overrides: Sequence[str] = ()) -> HandoverConfig:

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 
 from ..base.declare import Feature, indices
-from ..sim.jit import borrowing
+from ..sim.jit import borrowing, owning_parallel
 from ..sim.predictor import HORIZON_S
 from ..sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 from .view import NetworkView
@@ -98,7 +98,7 @@ def _observe(first, last, state, params, seen, out):
         _observe_one(e, state, params, seen, out)
 
 
-@nb.njit(cache=True, parallel=True)
+@owning_parallel
 def _observe_parallel(first, last, state, params, seen, out):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):

@@ -256,7 +256,11 @@ def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
     settings = KVSettings(scorer=scoring.scorer, window=scoring.window, pool=scoring.pool, sinks=scoring.sinks,
                           recent=scoring.recent, scope=scoring.scope)
     backend = KVBackend.load("embedded", None if scoring.device == "auto" else scoring.device, settings)
-    scripts = script_bank(count, length, scoring.script_seed, scoring.situation)
+    try:
+        scripts = script_bank(count, length, scoring.script_seed, scoring.situation)
+    except ConfigError as error:
+        raise ConfigError(f"sessions.script_tokens is {length}, scoring.situation {scoring.situation!r}: "
+                          f"{error}") from error
     references = backend.references([(s.tokens, s.answer, s.query) for s in scripts])
     return _Bank(backend, references, np.stack([_recall_before(r) for r in references]))
 

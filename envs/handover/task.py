@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ConfigError
 from ..base.declare import Feature, Part
 from ..base.drawing import Drawing
 from ..base.pricing import priced
@@ -46,6 +47,10 @@ class HandoverTask(Task):
     def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
         super().__init__(config, num_envs, threads)
         scene = load_scene(config.scene)
+        others = len(scene.path_gain_db) - 1
+        if config.actions.candidates > others:
+            raise ConfigError(f"actions.candidates is {config.actions.candidates}: scene {config.scene} has "
+                              f"{others + 1} cells, so a UE has at most {others} neighbours; set it to that or less")
         self.sim = Simulator(
             scene, load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
             num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,

@@ -13,7 +13,7 @@ import numpy as np
 from ..sim import predictor
 from ..sim.chunked import queue_s
 from ..sim.compute import next_cycle
-from ..sim.jit import borrowing
+from ..sim.jit import borrowing, owning, owning_parallel
 from ..sim.memory import session_bytes
 from ..sim.state import IDLE, INTERRUPTED, WAITING
 from .world.engine import BLOCKS
@@ -228,7 +228,7 @@ class NetworkView:
         return np.where(ue["phase"] == INTERRUPTED, time - ue["handover_s"], 0.0)
 
 
-@nb.njit(cache=True)
+@owning
 def _refresh(first, last, state, params, tables, weight, every, known, derived):
     cells = state.cell.shape[1]
     _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
@@ -244,7 +244,7 @@ def _refresh_range(first, last, state, params, tables, weight, every, known, der
         _derive(e, state, params, derived)
 
 
-@nb.njit(cache=True, parallel=True)
+@owning_parallel
 def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):

@@ -46,6 +46,11 @@ def read(npz: Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict
         SceneError: The manifest is absent or unreadable, the checksum differs, or an array is missing.
     """
     sidecar = npz.with_suffix(".json")
+    if not npz.exists():
+        raise SceneError(f"{npz} does not exist: give the path of an .npz, or build it")
+    if not sidecar.exists():
+        raise SceneError(f"{npz} has no manifest: {sidecar.name} with its checksum must lie beside it; copy both "
+                         "files, or build it again")
     try:
         manifest = json.loads(sidecar.read_text(encoding="utf-8"))
         expected = str(manifest["npz_sha256"])

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 
+from ..sim.jit import owning
 from ..sim.params import RadioConfig
 from ..sim.state import INTERRUPTED, State
 from ..sim.streams import RADIO, uniform
@@ -129,7 +129,7 @@ def attempts(draws: np.ndarray, failure: np.ndarray) -> np.ndarray:
     return np.where(failure <= 0.0, 1.0, np.where(failure >= 1.0, np.inf, count))
 
 
-@nb.njit(cache=True)
+@owning
 def _draw(keys, step, draws):
     for e in range(draws.shape[0]):
         for u in range(draws.shape[1]):

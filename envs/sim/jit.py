@@ -1,4 +1,4 @@
-"""How the simulator's functions are compiled."""
+"""How the simulator's functions are compiled, and that what was compiled is kept (cache.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numba as nb
 
-OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}  # _nrt is no part of numba's type stubs
+from .cache import keep
+
+_OPTIONS: dict[str, Any] = {"_nrt": False}  # _nrt is no part of numba's type stubs
 
 
 def borrowing(function: Callable[..., Any]) -> Any:
@@ -16,4 +18,27 @@ def borrowing(function: Callable[..., Any]) -> Any:
     Its caller holds them. Counting took more than half of the simulator's time: an atomic operation for every array
     at every call, on counters that all threads share.
     """
-    return nb.njit(**OPTIONS)(function)
+    return keep(nb.njit(**_OPTIONS)(function))
+
+
+def borrowing_as(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """`borrowing` for arguments of these types only, to which others are converted; compiled at once."""
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        kernel = borrowing(function)
+        if kernel is not function:
+            kernel.compile(signature)
+            kernel.disable_compile()
+        return kernel
+
+    return compiled
+
+
+def owning(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, or that allocates."""
+    return keep(nb.njit(function), long=True)
+
+
+def owning_parallel(function: Callable[..., Any]) -> Any:
+    """The same, its prange loops on numba's threads."""
+    return keep(nb.njit(parallel=True)(function), long=True)

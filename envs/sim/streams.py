@@ -6,10 +6,9 @@ the same seed. So nothing in the simulator consumes a shared generator: every dr
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-from .jit import OPTIONS, borrowing
+from .jit import borrowing, borrowing_as
 
 CONCERNS = ("mobility", "radio", "sessions", "world", "policy")
 MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
@@ -27,14 +26,14 @@ def keys(seed: int, episode: int = 0) -> np.ndarray:
 
 
 # Signatures are spelt out, or every mixture of 32-bit, 64-bit and literal arguments would be compiled again.
-@nb.njit("uint64(uint64)", **OPTIONS)
+@borrowing_as("uint64(uint64)")
 def _mix(z):
     z = (z ^ (z >> np.uint64(30))) * _MIX_A
     z = (z ^ (z >> np.uint64(27))) * _MIX_B
     return z ^ (z >> np.uint64(31))
 
 
-@nb.njit("uint64(uint64, int64, int64, int64)", **OPTIONS)
+@borrowing_as("uint64(uint64, int64, int64, int64)")
 def draw(key, who, what, count):
     """The 64-bit draw at one address: SplitMix64 finalisers over the key and three integers."""
     z = _mix(key + _GOLDEN * np.uint64(who + 1))
@@ -42,13 +41,13 @@ def draw(key, who, what, count):
     return _mix(z + _GOLDEN * np.uint64(count + 1))
 
 
-@nb.njit("float64(uint64, int64, int64, int64)", **OPTIONS)
+@borrowing_as("float64(uint64, int64, int64, int64)")
 def uniform(key, who, what, count):
     """A uniform draw in (0, 1)."""
     return (np.float64(draw(key, who, what, count) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@nb.njit("float64(uint64, int64, int64, int64)", **OPTIONS)
+@borrowing_as("float64(uint64, int64, int64, int64)")
 def normal(key, who, what, count):
     """A standard normal draw (Box-Muller over the addresses 2 count and 2 count + 1)."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, who, what, 2 * count)))
@@ -80,7 +79,7 @@ def normals(key, who, count, quantiles, out):
         bits >>= np.uint64(16)
 
 
-@nb.njit("float64(uint64, int64, int64, int64, float64)", **OPTIONS)
+@borrowing_as("float64(uint64, int64, int64, int64, float64)")
 def gamma(key, who, what, count, shape):
     """A Gamma(shape, 1) draw; shape 1 is exactly exponential.
 

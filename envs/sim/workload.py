@@ -15,8 +15,7 @@ import numpy as np
 
 from ...errors import ConfigError
 
-COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
-_NUMBERS = ("Timestamp", "Request tokens", "Response tokens", "Total tokens")
+COLUMNS = ("Timestamp", "Response tokens")  # that are read; a file may have any others
 
 
 class Trace(NamedTuple):
@@ -30,12 +29,12 @@ def read_trace(path: str | Path) -> Trace:
     """Read a trace file.
 
     Args:
-        path: a CSV file with a header and the columns COLUMNS, in any order.
+        path: a CSV file with a header and the columns COLUMNS, in any order; further columns are ignored.
 
     Raises:
-        ConfigError: the file cannot be read; a column is unknown or missing; a value is absent, no number, not finite
-            or negative; time runs backwards; fewer than two answered requests, or all at one instant. The message names
-            file, line and column.
+        ConfigError: the file cannot be read; a column of COLUMNS is missing or there twice; a value in one is absent,
+            not a number, not finite or negative; time runs backwards; fewer than two answered requests, or all at one
+            instant. The message names file, line and column.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -46,12 +45,10 @@ def read_trace(path: str | Path) -> Trace:
 
 def _parse(path: str, rows) -> Trace:
     header = [name.strip() for name in next(rows, [])]
-    for name in header:
-        if name not in COLUMNS:
-            raise ConfigError(f"{path}, line 1: unknown column {name!r}; expected {', '.join(COLUMNS)}")
     for name in COLUMNS:
         if header.count(name) != 1:
-            raise ConfigError(f"{path}, line 1: column {name!r} occurs {header.count(name)} times; it is needed once")
+            raise ConfigError(f"{path}, line 1: column {name!r} occurs {header.count(name)} times; it is needed once "
+                              f"(the columns are {', '.join(header) or 'none'})")
     place = {name: header.index(name) for name in COLUMNS}
     times: list[float] = []
     tokens: list[float] = []
@@ -62,7 +59,7 @@ def _parse(path: str, rows) -> Trace:
             raise ConfigError(f"{at}: the line is empty; remove it, a trace has no gaps")
         if len(row) != len(header):
             raise ConfigError(f"{at}: {len(row)} values for {len(header)} columns; give one value per column")
-        numbers = {name: _number(at, name, row[place[name]]) for name in _NUMBERS}
+        numbers = {name: _number(at, name, row[place[name]]) for name in COLUMNS}
         if numbers["Timestamp"] < before:
             raise ConfigError(f"{at}, column 'Timestamp': {row[place['Timestamp']]} comes after {before:g}; "
                               "sort the file by time")
@@ -84,7 +81,7 @@ def _number(at: str, name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ConfigError(f"{at}, column {name!r}: {text!r} is no number") from None
+        raise ConfigError(f"{at}, column {name!r}: {text!r} is not a number") from None
     if not math.isfinite(value) or value < 0:
         raise ConfigError(f"{at}, column {name!r}: {text} must be finite and not negative")
     return value

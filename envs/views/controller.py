@@ -16,7 +16,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ..base.core import Core
+from ..base.core import Core, seeds_from
 from ..base.pricing import total
 from ..base.spaces import Choices
 from ..base.task import Task
@@ -174,17 +174,18 @@ class ControllerVectorEnv(VectorEnv):
             options: with a `reset_mask`, bool [E], only those environments begin anew.
 
         Raises:
-            ValueError: seeds of another number, or a mask of another shape.
+            ValueError: a seed that is not a whole number, seeds of another number, or a mask of another shape.
             RuntimeError: some environments only, before the first reset of all.
         """
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)), bool)
         if mask.shape != (self.num_envs,):
             raise ValueError(f"options['reset_mask'] has shape {mask.shape}: expected ({self.num_envs},)")
-        whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-        seeds = [int(seed) + i for i in range(self.num_envs)] if whole else seed  # type: ignore[arg-type]
-        if seeds is not None and (isinstance(seeds, (str, bool, float)) or len(seeds) != self.num_envs):
-            raise ValueError(f"seed is {seed!r} for {self.num_envs} environments: give a whole number, or one each")
-        super().reset(seed=int(seed) if whole else None)  # type: ignore[arg-type]
+        several = isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str)
+        given: Any = seed
+        seeds = given if given is None or several else seeds_from(given, self.num_envs)
+        if seeds is not None and len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments: give one each")
+        super().reset(seed=int(seed) if isinstance(seed, (int, np.integer)) else None)
         chosen = np.flatnonzero(mask)
         return self._begin(chosen, None if seeds is None else [seeds[i] for i in chosen])
 

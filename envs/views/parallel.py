@@ -77,7 +77,12 @@ class ParallelView(ParallelEnv):
         if unknown:
             raise KeyError(f"{sorted(unknown)[0]!r} is missing or unknown: one action for each of "
                            f"{self.agents[0]} ... {self.agents[-1]} is needed")
-        self.core.step(self.core.decode(self._chosen(actions)))
+        try:
+            plans = self.core.decode(np.stack([np.asarray(actions[agent]) for agent in self.agents])[None])
+        except ValueError:
+            self._refuse_shapes(actions)
+            raise
+        self.core.step(plans)
         self._cycle += 1
         self._viewer.update()
         ended = bool(self.core.terminated[0])
@@ -101,14 +106,14 @@ class ParallelView(ParallelEnv):
         """Close the window, if there is one."""
         self._viewer.close()
 
-    def _chosen(self, actions: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The actions as one array, int [1, A, parts]."""
-        chosen, shape = [np.asarray(actions[agent]) for agent in self.agents], (len(self.core.task.parts),)
-        for agent, action in zip(self.agents, chosen, strict=True):
+    def _refuse_shapes(self, actions: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError that names the first agent whose action has another shape or type than its space."""
+        shape = (len(self.core.task.parts),)
+        for agent in self.agents:
+            action = np.asarray(actions[agent])
             if action.shape != shape or not np.issubdtype(action.dtype, np.integer):
                 raise ValueError(f"the action of {agent} is {action.dtype} {action.shape}: expected integers of shape "
-                                 f"{shape}")
-        return np.stack(chosen)[None]
+                                 f"{shape}") from None
 
     def _observations(self) -> dict[str, np.ndarray]:
         rows = self.core.observe()[0]

@@ -14,7 +14,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..base.config import resolve
-from ..base.core import Core
+from ..base.core import Core, seeds_from
 from ..base.meter import Meter
 from ..base.spaces import action_space, observation_space
 from ..base.task import Task
@@ -45,7 +45,7 @@ class StableBaselinesView(VecEnv):
         self.render_mode = None
         super().__init__(self.rows, observation_space(task.features), action_space(task.parts))
         self._objectives = dict(objectives or {})
-        self._first_seeds: list[int | None] = [seed + i for i in range(num_envs)]
+        self._first_seeds = seeds_from(seed, num_envs)
         self._actions = np.zeros((num_envs, task.num_agents, len(task.parts)), np.int64)
         self.episode_metrics: list[dict[str, float]] = []
         self._meter: Meter = task.meter(**self._objectives)
@@ -56,7 +56,7 @@ class StableBaselinesView(VecEnv):
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
         if seed is not None:
-            self._first_seeds = [seed + i for i in range(self.core.num_envs)]
+            self._first_seeds = seeds_from(seed, self.core.num_envs)
         return [s for s in self._first_seeds for _ in range(self.core.num_agents)]
 
     def reset(self) -> np.ndarray:

@@ -50,10 +50,10 @@ class Bench:
     """
 
     def __init__(self, city: SimpleNamespace, phy: SimpleNamespace, ues: int = 1, interval_s: float = 0.1,
-                 **changes: dict) -> None:
+                 trigger: str = "a3", **changes: dict) -> None:
         worlds = {name: replace(config, **changes.get(name, {})) for name, config in CALM.items()}
         self.city = city
-        self.sim = Simulator(city, phy, num_ues=ues, interval_s=interval_s, **worlds)
+        self.sim = Simulator(city, phy, num_ues=ues, interval_s=interval_s, trigger=trigger, **worlds)
         self.sim.seed(0, 0)
         self.sim.reset()
         self.ue, self.cell = self.sim.state.ue[0], self.sim.state.cell[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pettingzoo
@@ -65,9 +66,8 @@ def test_a_full_episode_repeats_from_its_seed_and_differs_for_another(config: Ha
 
 
 def test_a_second_process_gives_the_same_trace() -> None:
-    program = ("from kvroam.envs.handover.config import *; from kvroam.envs.sim.params import SessionConfig; "
-               "import sys; sys.path.insert(0, 'tests/envs'); import test_handover_env as t; "
-               "print(t.trace(t.SCORED, 3)[-1])")
+    program = (f"import runpy; t = runpy.run_path({str(Path(__file__).resolve())!r}); "
+               "print(t['trace'](t['SCORED'], 3)[-1])")
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip().splitlines()[-1] == trace(SCORED, 3)[-1]
 

@@ -165,6 +165,12 @@ def test_altered_asset_is_refused_with_both_checksums(tmp_path: Path) -> None:
 
 
 def test_asset_without_manifest_or_arrays_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match=r"lost\.npz does not exist"):
+        scenes.load(tmp_path / "lost.npz")
+    (tmp_path / "lost.npz").write_bytes(b"x")
+    with pytest.raises(SceneError, match=r"lost\.npz has no manifest: lost\.json .* must lie beside it"):
+        scenes.load(tmp_path / "lost.npz")
+    (tmp_path / "lost.json").write_text("{}")
     with pytest.raises(SceneError, match=r"lost\.json is not a readable manifest"):
         scenes.load(tmp_path / "lost.npz")
     assets.write(tmp_path / "other.npz", {"street": np.ones((2, 2), bool)}, {})

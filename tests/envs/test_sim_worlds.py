@@ -145,7 +145,7 @@ def digest() -> str:
 
 
 def test_two_processes_compute_the_same():
-    code = f"import runpy; print(runpy.run_path({str(Path(__file__))!r})['digest']())"
+    code = f"import runpy; print(runpy.run_path({str(Path(__file__).resolve())!r})['digest']())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                            env=os.environ | {"PYTHONHASHSEED": "1"})
     assert other.stdout.strip() == digest()

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...sim import cell_change, chunked, compute, mobility, radio, sessions
 from ...sim.backhaul import vary_capacities, weighted_fair_rates
-from ...sim.jit import borrowing
-from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, STAY, WAITING, State, Tables
+from ...sim.jit import borrowing, owning, owning_parallel
+from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
 from ...sim.streams import WORLD, uniform
 from . import link_failure, migration, trigger
 
@@ -49,7 +49,7 @@ class Scratch(NamedTuple):
     active: np.ndarray  # int64 [C]
 
 
-@nb.njit(cache=True)
+@owning
 def allocate_scratch(ues, cells):
     """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
@@ -74,6 +74,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
             else:
                 cell[c].ingress_bps = p.capacity_bps * factor
         cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
+        cell[c].sent_bits = cell[c].received_bits = 0.0
         cell[c].busy_until = compute.IDLE_SERVER
     if p.variation > 1.0:
         vary_capacities(cell, p, keys, 0)
@@ -118,6 +119,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         head[c], share[c] = -1, 1.0
+        cell[c].sent_bits = cell[c].received_bits = 0.0
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
@@ -283,6 +285,8 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
         ue[u].bits_left -= bits
         ue[u].bits_sent += bits
         flow[u].bits_sent += bits
+        cell[ue[u].server].sent_bits += bits
+        cell[ue[u].target].received_bits += bits
     for u in range(ue.shape[0]):
         me = ue[u]
         if me.phase == INTERRUPTED:
@@ -329,20 +333,7 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     return over
 
 
-@borrowing
-def faults(plan, cells, params):
-    """Whether any of the plans [E, U] names no cell, a weight that is not finite, a hold below 0, or decides for A3."""
-    for e in range(plan.shape[0]):
-        for u in range(plan.shape[1]):
-            it = plan[e, u]
-            if it.target >= cells or not np.isfinite(it.weight) or not it.hold >= 0.0:
-                return True
-            if it.handover >= cells or (it.handover != STAY and params[0].policy_trigger == 0):
-                return True
-    return False
-
-
-@nb.njit(cache=True)
+@owning
 def reset_some(which, state: State, params, tables: Tables):
     """Reset the environments listed in `which`, int64 [N]."""
     scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
@@ -351,7 +342,7 @@ def reset_some(which, state: State, params, tables: Tables):
                   params, tables, scratch)
 
 
-@nb.njit(cache=True)
+@owning
 def advance(first, last, state: State, plan, params, tables: Tables):
     """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
     scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
@@ -365,7 +356,7 @@ def _advance(first, last, state, plan, params, tables, scratch):
                     state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
 
 
-@nb.njit(cache=True, parallel=True)
+@owning_parallel
 def advance_parallel(first, last, state: State, plan, params, tables: Tables):
     """The same, environments spread over numba's threads in blocks; the result is identical."""
     blocks = min(last - first, BLOCKS)

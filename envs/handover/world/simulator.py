@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-from ....errors import require
+from ....errors import ConfigError, require
 from ...sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -23,6 +23,7 @@ from ...sim.streams import keys, normal_quantiles
 from ...sim.traces import Tracks
 from ...sim.workload import read_trace
 from . import engine
+from .plans import check as check_plans
 
 SUBCARRIER_HZ = 30e3
 
@@ -70,7 +71,8 @@ class Simulator:
             trace=_scaled_trace(sessions),
         )
         self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
-        self.params["policy_trigger"] = trigger == "policy"
+        self._policy_trigger = trigger == "policy"
+        self.params["policy_trigger"] = self._policy_trigger
         if tracks is not None:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
                     f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
@@ -100,21 +102,12 @@ class Simulator:
         """Advance every environment by one decision interval under `plans`, PLAN [E, U].
 
         Raises:
-            ValueError: another shape or type, a target that is no cell, a weight that is not finite, or a hold below 0.
+            ValueError: another shape or type, or a value outside its range (plans.check).
         """
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        if engine.faults(plans, self.num_cells, self.params):
-            require(plans["target"].max() < self.num_cells,
-                    f"a plan's target is {plans['target'].max()}: the {self.num_cells} cells are numbered from 0")
-            require(bool(np.isfinite(plans["weight"]).all()), "a plan's weight is infinite or NaN: it must be finite")
-            handover = plans["handover"].max()
-            require(handover == STAY or self.params["policy_trigger"][0] == 1,
-                    f"a plan hands a UE over to cell {handover}, but event A3 decides: set actions.trigger to policy")
-            require(handover < self.num_cells,
-                    f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
-            raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
+        check_plans(plans, self.num_cells, self._policy_trigger)
         advance = engine.advance_parallel if self.parallel() else engine.advance
         advance(0, self.num_envs, self.state, plans, self.params, self.tables)
         if self.link is not None:
@@ -158,9 +151,10 @@ def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving
     each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
     fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
     enough = compute.memory_spread * each * math.ceil(num_ues / num_cells)
-    require(fit >= num_ues, f"kv_memory_bytes is {compute.kv_memory_bytes:g}, memory_spread {compute.memory_spread:g}: "
-            f"{num_cells} servers may hold {fit} sessions of {each:g} bytes, but there are {num_ues} UEs; "
-            f"give each server {enough:g} bytes")
+    if fit < num_ues:
+        raise ConfigError(f"compute.kv_memory_bytes is {compute.kv_memory_bytes:g}, compute.memory_spread "
+                          f"{compute.memory_spread:g}: {num_cells} servers may hold {fit} sessions of {each:g} bytes, "
+                          f"but num_ues is {num_ues}; give each server {enough:g} bytes, or take fewer UEs")
 
 
 def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
