@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvroam.envs import HandoverCentralEnv, HandoverCentralVectorEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env
-from kvroam.envs.handover.config import ActionConfig, Experiment, HandoverConfig, RewardConfig, ScoringConfig
-from kvroam.envs.views.sb3 import HandoverVecEnv
+from kvroam.envs import HandoverCentralEnv, HandoverCentralVectorEnv, HandoverEgoEnv, HandoverEnv, env, make_core
+from kvroam.envs.handover.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
+from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.errors import ConfigError
-from kvroam.settings.loader import load
+from kvroam.experiment import load_experiment
 
 SMALL = HandoverConfig(num_ues=2, scoring=ScoringConfig(mode="none"))
 
@@ -28,7 +28,7 @@ SMALL = HandoverConfig(num_ues=2, scoring=ScoringConfig(mode="none"))
 ])
 def test_values_that_lead_nowhere_are_refused_where_the_configuration_is_read(override, words):
     with pytest.raises(ConfigError) as refusal:
-        load(Experiment, "handover", [override])
+        load_experiment("handover", [override])
     assert all(word in str(refusal.value) for word in words), refusal.value
     assert "\n" not in str(refusal.value)
 
@@ -42,24 +42,24 @@ def test_values_that_lead_nowhere_are_refused_where_the_configuration_is_read(ov
     (["scoring.mode=kv", "scoring.situation=hm"], ["scoring.situation", "'hm'", "pending"]),
 ])
 def test_values_that_do_not_fit_together_are_refused_when_the_world_is_made(overrides, words):
-    config = load(Experiment, "handover", ["scoring.mode=none", *overrides])
+    config = load_experiment("handover", ["scoring.mode=none", *overrides])
     with pytest.raises(ConfigError) as refusal:
-        HandoverCore(config)
+        make_core(config)
     assert all(word in str(refusal.value) for word in words), refusal.value
 
 
 def test_as_many_candidates_as_there_are_other_cells_and_three_thousand_ues_are_possible():
-    one = HandoverCore(replace(SMALL, actions=ActionConfig(candidates=10)))
+    one = make_core(replace(SMALL, actions=ActionConfig(candidates=10)))
     one.reset([0])
     assert sorted([*one.view.candidates[0, 0, 1:], one.view.radio_cell[0, 0]]) == list(range(11))
-    many = HandoverCore(replace(SMALL, num_ues=3000, compute=replace(SMALL.compute, kv_memory_bytes=3e11)))
+    many = make_core(replace(SMALL, num_ues=3000, compute=replace(SMALL.compute, kv_memory_bytes=3e11)))
     many.reset([0])
     assert many.observe().shape[:2] == (1, 3000)
 
 
 @pytest.mark.parametrize("seed", [1.5, 1.0, "1", True, -1, float("nan"), np.float64(2), np.True_, [3]], ids=repr)
 def test_a_seed_that_is_no_whole_number_is_refused_in_every_view(seed):
-    for make, reset in ((HandoverCore, lambda one: one.reset([seed])), (HandoverEnv, lambda one: one.reset(seed=seed)),
+    for make, reset in ((make_core, lambda one: one.reset([seed])), (HandoverEnv, lambda one: one.reset(seed=seed)),
                         (env, lambda one: one.reset(seed=seed))):
         with pytest.raises(ValueError, match="seed is"):
             reset(make(SMALL))
@@ -75,7 +75,7 @@ def test_a_seed_that_is_no_whole_number_is_refused_in_every_view(seed):
 
 
 def test_a_refused_seed_changes_no_other_environment():
-    one, other = (HandoverCore(SMALL, num_envs=2) for _ in range(2))
+    one, other = (make_core(SMALL, num_envs=2) for _ in range(2))
     for core in (one, other):
         core.reset([5, 6])
     with pytest.raises(ValueError, match="seed is 1"):
@@ -90,7 +90,7 @@ def test_a_refused_seed_changes_no_other_environment():
 def test_numpys_whole_numbers_and_large_seeds_are_seeds():
     digests = []
     for seed in (7, np.int32(7), np.uint64(7)):
-        one = HandoverCore(SMALL)
+        one = make_core(SMALL)
         one.reset([seed])
         digests.append(one.digest())
     assert len(set(digests)) == 1
@@ -99,7 +99,7 @@ def test_numpys_whole_numbers_and_large_seeds_are_seeds():
 
 
 def test_before_reset_masks_observations_and_state_say_so():
-    core = HandoverCore(SMALL)
+    core = make_core(SMALL)
     for ask in (core.masks, core.observe, HandoverEnv(SMALL).state, env(SMALL).unwrapped.state,
                 HandoverCentralEnv(SMALL).action_masks, HandoverVecEnv(SMALL, 1).action_masks):
         with pytest.raises(RuntimeError, match=r"call reset\(\) first"):

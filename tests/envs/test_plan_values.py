@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from kvroam.envs import HandoverCore
+from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import ActionConfig, HandoverConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.sim.params import SessionConfig
@@ -37,9 +37,9 @@ RIGHT = {
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def core(request) -> HandoverCore:
+def core(request) -> Core:
     """Two environments in which a few steps have been made."""
-    one = HandoverCore(CONFIGS[request.param], num_envs=2)
+    one = make_core(CONFIGS[request.param], num_envs=2)
     one.reset([3, 4])
     for _ in range(3):
         one.step(idle_plans(2, 3))
@@ -66,16 +66,16 @@ def test_a_value_outside_its_range_is_refused_by_name_and_nothing_moves(core, fi
 
 @pytest.mark.parametrize(("field", "value"), [(name, value) for name in RIGHT for value in RIGHT[name]])
 def test_the_ends_of_every_range_are_accepted(field, value) -> None:
-    one = HandoverCore(CONFIGS["policy"])
+    one = make_core(CONFIGS["policy"])
     one.reset([1])
     plans = idle_plans(1, 3)
     plans[0, 1][field] = value
     one.step(plans)
-    assert one.sim.state.world["step"][0] == 1
+    assert one.task.sim.state.world["step"][0] == 1
 
 
 def test_the_first_of_several_faults_is_named() -> None:
-    one = HandoverCore(CONFIGS["physics"], num_envs=2)
+    one = make_core(CONFIGS["physics"], num_envs=2)
     one.reset([1, 2])
     plans = idle_plans(2, 3)
     plans["keep"][1, 0], plans["bits"][0, 2], plans["hold"][0, 2] = 2.0, 5, -1.0
@@ -84,7 +84,7 @@ def test_the_first_of_several_faults_is_named() -> None:
 
 
 def test_a_weight_and_a_hold_are_finite_one_by_one_even_where_their_sum_is_not() -> None:
-    one = HandoverCore(CONFIGS["physics"])
+    one = make_core(CONFIGS["physics"])
     one.reset([1])
     plans = idle_plans(1, 3)
     plans["weight"][0, 1] = plans["hold"][0, 1] = 1.5e308
@@ -95,7 +95,7 @@ def test_a_weight_and_a_hold_are_finite_one_by_one_even_where_their_sum_is_not()
 
 
 def test_a_handover_is_the_plans_decision_under_trigger_policy_only() -> None:
-    one = HandoverCore(CONFIGS["physics"])
+    one = make_core(CONFIGS["physics"])
     one.reset([1])
     plans = idle_plans(1, 3)
     plans["handover"][0, 1] = 2

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs import HandoverCore
+from kvroam.envs import make_core
 from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
 from kvroam.envs.handover.metrics import EpisodeMeter
@@ -96,17 +96,17 @@ def test_every_price_is_per_its_own_unit() -> None:
 
 def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since() -> None:
     config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1))
-    core = HandoverCore(config)
+    core = make_core(config)
     core.reset([0])
-    scale, state, scorer = config.serving.context_scale, core.sim.state, core.scorer
+    scale, state, scorer = config.serving.context_scale, core.task.sim.state, core.task.scorer
     state.ue["context"] = 60 * scale
-    scorer.reset(core.sim)
+    scorer.reset(core.task.sim)
     state.ue["context"] = 150 * scale
     event = state.event[0, 0]
     event["kind"], event["ue"], event["context"], event["medium"] = RESUMED, 0, 150 * scale, KV
     event["keep"], event["bits"], event["prefix"], event["snapshot"] = 0.5, 16, 10 * scale, 60 * scale
     state.world["events"] = 1
-    scorer.score(core.sim)
+    scorer.score(core.task.sim)
     kept = scorer._degraded[0, 0].rows.positions.tolist()
     assert kept[:10] == list(range(10)), "the prefix was rebuilt"
     assert sum(10 <= position < 60 for position in kept) == 25, "half of what the plan may cut"
