@@ -103,3 +103,32 @@ def test_a_preparation_waits_while_there_is_time():
         prepared[left_s] = int(policy.act(core.view)[0, 0]["target"])
     # 3016 tokens take about a quarter of a second.
     assert prepared == {4.9: -1, 1.0: other}
+
+
+def test_it_looks_ahead_again_and_again():
+    core = core_at([3, 4])
+    policy, known = Foresight(core.config), 0
+    policy.reset(core.view)
+    for step in range(400):
+        cell, in_s = policy.forecast(core.view)
+        if step % 50 == 0:
+            # What changes within the coming second is known, at any time of the episode.
+            time, target = next_changes(core.sim, 1.0)
+            coming = time[..., 0] < core.view.time_s[:, None] + 1.0
+            assert np.array_equal(cell[coming], target[..., 0][coming])
+            assert in_s[coming] == pytest.approx((time[..., 0] - core.view.time_s[:, None])[coming], abs=1e-9)
+            known += int(coming.sum())
+        core.step(policy.act(core.view))
+    assert known > 3
+
+
+def test_a_session_that_was_left_behind_is_forwarded_until_its_ue_comes_back():
+    core = core_at([3])
+    policy, one = Foresight(core.config), np.array([0])
+    policy.reset(core.view)
+    home = int(core.view.server_cell[0, 0])
+    away = (home + 1) % core.sim.num_cells
+    # The UE is away already, comes back in 2 s and leaves again in 3 s.
+    policy._time[0, 0, :2], policy._cell[0, 0, :2] = (2.0, 3.0), (home, away)
+    s = policy.situation(core.view, one, one, np.array([away]), np.array([0.0]), np.array([True]))
+    assert s.forwarded[0] == pytest.approx(2.0 * s.tokens_per_s[0])
