@@ -30,7 +30,7 @@ def situation(**changes) -> Situation:
     return Situation(**{name: np.array([value]) for name, value in (base | changes).items()})
 
 
-def simulated_cost(city, phy, option: Option, streaming: bool, **serving: float) -> float:
+def simulated_cost(city, phy, option: Option, streaming: bool, price=CONFIG.reward, **serving: float) -> float:
     """What the plan really costs: one session of 4000 tokens whose UE changes cell at 0.2 s."""
     bench = Bench(city, phy, serving=serving)
     bench.put(0, context=4000.0, streaming=streaming)
@@ -48,7 +48,7 @@ def simulated_cost(city, phy, option: Option, streaming: bool, **serving: float)
         if bench.resumed() and me["server"] == 1:
             break
     flow = np.array(bench.flows)[:, None]
-    return -float(rewards.total(rewards.terms(flow, np.zeros(flow.shape), CONFIG.reward)).sum())
+    return -float(rewards.total(rewards.terms(flow, np.zeros(flow.shape), price)).sum())
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -62,6 +62,18 @@ def test_the_expected_cost_is_what_the_simulator_charges(city, phy, option, stre
     # A fetch begins with the decision after the handover, up to an interval of detour later.
     slack = 0.1 * 25.0 * CONFIG.backhaul.hop_s * CONFIG.reward.detour if streaming else 0.0
     assert simulated_cost(city, phy, option, streaming) == pytest.approx(expected, rel=0.02, abs=slack + 2e-3)
+
+
+@pytest.mark.parametrize("option", [Option(_AT, KV), Option(_EARLY, TOKEN), Option(_AT, SPLIT, 0.5, 8),
+                                    Option(_FETCH, KV, 0.5, 4)], ids=str)
+@pytest.mark.parametrize("name", ["traffic", "gpu"])
+def test_every_amount_has_its_own_price(city, phy, option, name):
+    # One price alone, or a small term would hide behind a large one.
+    price = replace(RewardConfig(**dict.fromkeys(("interruption", "drift", "detour", "traffic", "gpu", "waste"), 0.0)),
+                    **{name: 1.0})
+    expected = costs(option, situation(ahead_s=0.1, rest=1e6), replace(CONFIG, reward=price),
+                     SERVING.kv_bits_per_token(option.bits))[0]
+    assert simulated_cost(city, phy, option, False, price) == pytest.approx(expected, rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("option", [

@@ -42,7 +42,7 @@ def test_water_filling_makes_the_worst_end_as_early_as_can_be(seed):
     level = brentq(overload, 1e-6, 1e6, xtol=1e-12) if overload(1e-6) > 0 else 1e-6
     best = np.where(floor > level, floor, level)
     assert ends.max() == pytest.approx(best.max(), rel=1e-6)
-    # Whoever could still gain shares a full link only with transfers that end no earlier.
+    # A transfer that could still gain shares a full link only with transfers that end no earlier.
     full = rates @ cross >= capacity * (1 - 1e-6)
     for f in np.flatnonzero(ends > floor * (1 + 1e-6)):
         assert any(full[k] and ends[f] <= ends[cross[:, k] > 0].min() * (1 + 1e-6) for k in np.flatnonzero(cross[f]))
