@@ -1,7 +1,7 @@
 """A bound, not a competitor: the greedy planner with the true future instead of running A3 timers.
 
 It reads what no network knows (NetworkView.sim), so it says what perfect prediction would be worth to a policy that
-plans each UE alone by the delay model; it is no optimum over all policies.
+plans each UE alone by the delay model; it is not the optimum over all policies.
 """
 
 from __future__ import annotations

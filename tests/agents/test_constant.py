@@ -8,8 +8,11 @@ import pytest
 from kvroam.agents.handover.constant import ConstantPlan
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.state import DETOUR as STAY
 from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
+
+from ..envs.sim_bench import Bench
 
 QUICK = ["scoring.mode=none", "episode_s=40.0", "mobility.vehicle_share=1.0"]
 
@@ -52,6 +55,16 @@ def test_after_the_handover_tokens_take_the_detour_and_the_cache_follows() -> No
     assert (PREPARING, KV) in seen and (INTERRUPTED, STAY) in seen
     fetched = [e for e in events if e["kind"] == RESUMED and e["medium"] == KV]
     assert fetched and not any(e["handed_over"] for e in fetched)
+
+
+def test_early_prepares_nothing_where_the_session_lives_already(city, phy):
+    # UE 0 comes back to the cell whose server has kept its session; UE 1 goes on to another one.
+    bench = Bench(city, phy, ues=2)
+    for u, cell in enumerate((0, 2)):
+        bench.put(u, radio=1, server=0)
+        bench.hand_over(u, cell, 0.05)
+    plans = ConstantPlan("kv", when="early").act(NetworkView(bench.sim, 3))[0]
+    assert plans["target"].tolist() == [-1, 2]
 
 
 @pytest.mark.parametrize(("fields", "says"), [

@@ -102,3 +102,55 @@ def test_a_preparation_waits_while_there_is_time():
         prepared[left_s] = int(policy.act(core.view)[0, 0]["target"])
     # 3016 tokens take about a quarter of a second.
     assert prepared == {4.9: -1, 1.0: other}
+
+
+def test_it_looks_ahead_again_and_again():
+    core = core_at([3, 4])
+    policy, known = Foresight(core.config), 0
+    policy.reset(core.view)
+    for step in range(400):
+        cell, in_s = policy.forecast(core.view)
+        if step % 50 == 0:
+            # What changes within the coming second is known, at any time of the episode.
+            time, target = next_changes(core.task.sim, 1.0)
+            coming = time[..., 0] < core.view.time_s[:, None] + 1.0
+            assert np.array_equal(cell[coming], target[..., 0][coming])
+            assert in_s[coming] == pytest.approx((time[..., 0] - core.view.time_s[:, None])[coming], abs=1e-9)
+            known += int(coming.sum())
+        core.step(policy.act(core.view))
+    assert known > 3
+
+
+def test_a_session_that_was_left_behind_is_forwarded_until_its_ue_comes_back():
+    core = core_at([3])
+    policy, one = Foresight(core.config), np.array([0])
+    policy.reset(core.view)
+    home = int(core.view.server_cell[0, 0])
+    away = (home + 1) % core.task.sim.num_cells
+    # The UE is away already, comes back in 2 s and leaves again in 3 s.
+    policy._time[0, 0, :2], policy._cell[0, 0, :2] = (2.0, 3.0), (home, away)
+    s = policy.situation(core.view, one, one, np.array([away]), np.array([0.0]), np.array([True]))
+    assert s.forwarded[0] == pytest.approx(2.0 * s.tokens_per_s[0])
+
+
+def test_a_preparation_begins_when_an_eighth_of_the_time_left_would_no_longer_do():
+    core, one = core_at([3]), np.array([0])
+    policy = Foresight(core.config)
+    policy.reset(core.view)
+    other = (int(core.view.server_cell[0, 0]) + 1) % core.task.sim.num_cells
+    policy._cell[0, 0, 0], policy._time[0, 0, 1:] = other, np.inf
+    begins, chosen = 0.0, -1
+    for left_s in np.arange(0.35, 5.0, 0.05):
+        policy._time[0, 0, 0] = left_s
+        plan = policy.act(core.view)[0, 0]
+        if plan["target"] == other:
+            begins = float(left_s)
+            s = policy.situation(core.view, one, one, np.array([other]), np.array([left_s]), np.array([False]))
+            chosen = int(policy._table(s, core.view)[:, 0].argmin())
+    # How long the plan that it chooses takes: to announce it earlier than that changes nothing.
+    aheads = np.arange(0.0, 1.0, 0.005)
+    cost = [policy._table(policy.situation(core.view, one, one, np.array([other]), np.array([ahead]),
+                                           np.array([False])), core.view)[chosen, 0] for ahead in aheads]
+    takes_s = float(aheads[np.argmax(np.array(cost) <= cost[-1] + 1e-9)])
+    # The decision after this one would come an interval later.
+    assert begins == pytest.approx(8.0 * (takes_s + core.config.interval_s), abs=0.1)

@@ -206,3 +206,54 @@ def test_split_sends_part_of_the_prefix(city, phy):
     drive(bench, policy, view, 1, 1, 0.1)
     assert 0.0 < bench.ue[0]["prefix"] < 3000.0 and bench.ue[0]["medium"] == SPLIT != KV
     assert bench.ue[0]["phase"] in (PREPARING, INTERRUPTED)
+
+
+def test_a_full_server_is_not_prepared(stage):
+    bench, view, policy = stage
+    policy.expected = (1, 0.1)
+    assert policy.act(view)["target"][0, 0] == 1
+    bench.cell[1]["memory_bytes"] = 0.0
+    view.refresh()
+    assert policy.act(view)["target"][0, 0] == -1
+
+
+def test_a_busy_server_is_asked_earlier(stage):
+    bench, view, policy = stage
+    # Free from 3.5 s on, for 1.2 s of prefill: already too late for a handover at 4.05 s.
+    bench.cell[1]["busy_until"] = 3.5
+    view.refresh()
+    assert drive(bench, policy, view, 1, 1, 4.05) == [PREPARING]
+
+
+def test_it_gives_up_a_while_after_the_last_forecast(stage):
+    bench, view, policy = stage
+    phases = drive(bench, policy, view, 6, 1, 0.5) + drive(bench, policy, view, 100, -1, np.inf)
+    assert set(phases[:54]) == {PREPARING} and set(phases[57:]) == {IDLE}
+
+
+@pytest.mark.parametrize(("ingress", "steps"), [(1.0, 4), (1.0, 12), (0.3, 4)])
+def test_the_window_is_searched_with_what_was_seen(city, phy, ingress, steps):
+    # UE 0 has not answered yet, UE 1 has at 25 token/s, UE 2 is sending from the same cell all the time.
+    slow = 1.2e7
+    bench = Bench(city, phy, ues=3, backhaul=dict(capacity_bps=slow), serving=dict(prefill_s_per_token=2e-4))
+    bench.put(0, context=12_000.0)
+    bench.put(1, radio=5, streaming=True)
+    bench.put(2, context=9000.0)
+    bench.cell["ingress_bps"][1] *= ingress
+    bench.plan(2, target=3, medium=KV)
+    bench.step()
+    view, policy = NetworkView(bench.sim, 3), Pallas()
+    policy.reset(view)
+    for _ in range(steps):
+        policy.act(view)
+        bench.step()
+        view.refresh()
+    policy.act(view)
+    found = policy._window_s(view, np.array([0]), np.array([0]), np.array([1]), np.array([2.5]))
+    # A moving average that begins at 1 and is pulled towards one half, once at each of the decisions.
+    share = 0.5 + 0.5 * 0.8 ** (steps + 1)
+    expected = window(2.5, 12_000.0, decode_tokens_per_s=25.0, prefill_s_per_token=2e-4,
+                      backhaul_tokens_per_s=min(slow * share, slow * ingress) / KV_BITS,
+                      load_s=SERVING.prefill_overhead_s, block_s=0.1)
+    assert found == pytest.approx(expected.window_s, abs=1e-9)
+    assert 0.1 < found[0] < 2.4

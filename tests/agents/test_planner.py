@@ -12,9 +12,9 @@ import pytest
 from kvroam.agents.handover.drift_table import DRIFT, drift_per_token
 from kvroam.agents.handover.planner import _AT, _EARLY, _FETCH, _STAY, GreedyPlanner, Option, Situation, costs, options
 from kvroam.envs.handover import rewards
-from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.config import PLAN_BITS, HandoverConfig, RewardConfig
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import DETOUR, IDLE, KV, SPLIT, TOKEN
+from kvroam.envs.sim.state import DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
 
 from ..envs.sim_bench import CALM, LINK_BPS, SERVING, Bench
 
@@ -30,7 +30,7 @@ def situation(**changes) -> Situation:
     return Situation(**{name: np.array([value]) for name, value in (base | changes).items()})
 
 
-def simulated_cost(city, phy, option: Option, streaming: bool, **serving: float) -> float:
+def simulated_cost(city, phy, option: Option, streaming: bool, price=CONFIG.reward, **serving: float) -> float:
     """What the plan really costs: one session of 4000 tokens whose UE changes cell at 0.2 s."""
     bench = Bench(city, phy, serving=serving)
     bench.put(0, context=4000.0, streaming=streaming)
@@ -47,7 +47,7 @@ def simulated_cost(city, phy, option: Option, streaming: bool, **serving: float)
         bench.step()
         if bench.resumed() and me["server"] == 1:
             break
-    flow, prices = np.array(bench.flows)[:, None], [getattr(CONFIG.reward, name) for name in rewards.NAMES]
+    flow, prices = np.array(bench.flows)[:, None], [getattr(price, name) for name in rewards.NAMES]
     return float((rewards.amounts(flow, np.zeros(flow.shape)) * prices).sum())
 
 
@@ -62,6 +62,18 @@ def test_the_expected_cost_is_what_the_simulator_charges(city, phy, option, stre
     # A fetch begins with the decision after the handover, up to an interval of detour later.
     slack = 0.1 * 25.0 * CONFIG.backhaul.hop_s * CONFIG.reward.detour if streaming else 0.0
     assert simulated_cost(city, phy, option, streaming) == pytest.approx(expected, rel=0.02, abs=slack + 2e-3)
+
+
+@pytest.mark.parametrize("option", [Option(_AT, KV), Option(_EARLY, TOKEN), Option(_AT, SPLIT, 0.5, 8),
+                                    Option(_FETCH, KV, 0.5, 4)], ids=str)
+@pytest.mark.parametrize("name", ["traffic", "gpu"])
+def test_every_amount_has_its_own_price(city, phy, option, name):
+    # One price alone, or a small term would hide behind a large one.
+    price = replace(RewardConfig(**dict.fromkeys(("interruption", "drift", "detour", "traffic", "gpu", "waste"), 0.0)),
+                    **{name: 1.0})
+    expected = costs(option, situation(ahead_s=0.1, rest=1e6), replace(CONFIG, reward=price),
+                     SERVING.kv_bits_per_token(option.bits))[0]
+    assert simulated_cost(city, phy, option, False, price) == pytest.approx(expected, rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("option", [
@@ -146,3 +158,118 @@ def test_the_policy_writes_the_cheapest_plan(city, phy):
 def test_a_bad_horizon_is_named():
     with pytest.raises(ValueError, match="rest_tokens is -1"):
         GreedyPlanner(CONFIG, rest_tokens=-1.0)
+
+
+def test_the_inputs_of_the_delay_model_are_those_of_the_world(city, phy):
+    # UE 2 sends from cell 0 to cell 4; the server of cell 4 is three times as fast, and busy for 0.3 s.
+    bench = Bench(city, phy, ues=3)
+    bench.put(0, context=4000.0, streaming=True)
+    bench.put(1, context=5000.0)
+    bench.put(2, context=9000.0)
+    bench.plan(2, target=4, medium=KV)
+    bench.step()
+    now = float(bench.sim.state.world["time_s"][0])
+    bench.cell[4]["speed"], bench.cell[4]["busy_until"] = 3.0, now + 0.3
+    # Answers of 100 tokens take 4 s, pauses 6 s: 25 token/s while it answers, 10 on average.
+    sessions = replace(CONFIG.sessions, script_tokens=4600, answer_tokens=(100.0, 0.0), think_s=6.0)
+    view, policy = NetworkView(bench.sim, 3), GreedyPlanner(replace(CONFIG, sessions=sessions), rest_tokens=500.0)
+    policy.reset(view)
+    s = policy.situation(view, np.array([0, 0]), np.array([0, 1]), np.array([4, 4]), np.array([0.2, -0.1]),
+                         np.array([False, True]))
+    context = bench.ue["context"][:2]
+    assert s.context.tolist() == context.tolist() and context[0] > 4000.0
+    scale = SERVING.context_scale
+    assert s.rest == pytest.approx(np.clip(4600 * scale - context, 0.0, 500.0))
+    assert s.tokens_per_s == pytest.approx([25.0, 10.0])
+    assert s.rate_bps == pytest.approx([LINK_BPS] * 2)
+    assert s.queue_s == pytest.approx([float(bench.ue[2]["bits_left"]) / LINK_BPS] * 2) and s.queue_s[0] > 1.0
+    assert s.wait_s == pytest.approx([0.3] * 2, abs=1e-6)
+    assert s.prefill_s_per_token == pytest.approx([1e-4 / 3.0] * 2)
+    assert s.ahead_s.tolist() == [0.2, 0.0] and s.behind.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("rest", [(4600, 600.0), (4200, 200.0), (3000, 0.0)])
+def test_a_session_pays_for_what_is_left_of_its_script(city, phy, rest):
+    script, expected = rest
+    bench = Bench(city, phy)
+    bench.put(0, context=4000.0)
+    sessions = replace(CONFIG.sessions, script_tokens=script)
+    serving = replace(CONFIG.serving, context_scale=1)
+    view = NetworkView(bench.sim, 3)
+    policy = GreedyPlanner(replace(CONFIG, sessions=sessions, serving=serving))
+    policy.reset(view)
+    one = np.array([0])
+    assert policy.situation(view, one, one, np.array([1]), np.array([0.1]), np.array([False])).rest == expected
+
+
+def test_a_server_without_memory_is_no_target(city, phy):
+    plans = {}
+    for memory in (1e15, 0.0):
+        bench = Bench(city, phy, ues=2)
+        bench.put(0, radio=1, server=0)
+        bench.hand_over(1, 4, 0.05)
+        bench.cell["memory_bytes"][[1, 4]] = memory
+        view, policy = NetworkView(bench.sim, 3), GreedyPlanner(CONFIG)
+        policy.reset(view)
+        plans[memory] = policy.act(view)[0]
+    assert plans[1e15]["target"].tolist() == [1, 4] and (plans[1e15]["medium"] != DETOUR).all()
+    assert plans[0.0]["target"].tolist() == [-1, -1] and (plans[0.0]["medium"] == DETOUR).all()
+
+
+def test_a_preparation_is_left_alone_until_another_cell_is_announced(city, phy):
+    bench = Bench(city, phy)
+    bench.put(0, context=4000.0)
+    bench.plan(0, target=4, medium=KV)
+    bench.step()
+    now = float(bench.sim.state.world["time_s"][0])
+    assert bench.ue[0]["phase"] == PREPARING
+    dear = replace(CONFIG, reward=RewardConfig(drift=0.0, detour=1e3))
+    view, policy = NetworkView(bench.sim, 3), GreedyPlanner(dear)
+    policy.reset(view)
+    for cell, planned in ((4, False), (2, True)):
+        bench.hand_over(0, cell, now + 0.05)
+        assert (policy.act(view)["medium"][0, 0] != DETOUR) == planned
+
+
+def test_a_session_that_was_left_behind_pays_the_detour_until_it_is_there(city, phy):
+    bench = Bench(city, phy)
+    bench.put(0, radio=1, server=0, streaming=True)
+    # Only detour and traffic cost anything. A rebuild sends nothing, but 0.1 s of answers take the detour: 0.51. A
+    # tenth of the KV at 4 bit is there in 0.013 s: 0.06 of detour, 0.02 of traffic.
+    prices = RewardConfig(interruption=0.0, drift=0.0, gpu=0.0, detour=10.0, traffic=10.0)
+    view, policy = NetworkView(bench.sim, 3), GreedyPlanner(replace(CONFIG, reward=prices))
+    policy.reset(view)
+    plan = policy.act(view)[0, 0]
+    assert plan["target"] == 1 and plan["medium"] in (KV, SPLIT)
+    assert (plan["keep"], plan["bits"]) == (0.1, 4)
+
+
+def test_it_remembers_what_its_plan_did_to_a_cache_until_the_cache_is_whole(city, phy):
+    bench = Bench(city, phy, serving=dict(prefill_s_per_token=1.0))
+    bench.put(0, context=4000.0)
+    view, policy = NetworkView(bench.sim, 3), GreedyPlanner(
+        replace(CONFIG, reward=RewardConfig(interruption=100.0, detour=1e3)))
+    policy.reset(view)
+    one = np.array([0])
+
+    def drift() -> float:
+        bench.plans = policy.act(view)
+        return float(policy.situation(view, one, one, np.array([2]), np.array([0.1]), np.array([False])).drift[0])
+
+    bench.hand_over(0, 1, 0.05)
+    assert drift() == 0.0
+    plan = bench.plans[0, 0].copy()
+    expected = DRIFT[float(plan["keep"]), int(plan["bits"])]
+    assert expected > 0.3
+    bench.until_resumed()
+    bench.ue[0]["healthy"] = False
+    view.refresh()
+    assert drift() == expected == drift()
+    bench.ue[0]["healthy"] = True
+    assert drift() == 0.0
+
+
+def test_every_precision_of_a_plan_was_measured_and_no_other_is_taken_for_free():
+    assert {bits for _, bits in DRIFT} == set(PLAN_BITS)
+    with pytest.raises(ValueError, match="bits is 2"):
+        drift_per_token(0.5, 2)

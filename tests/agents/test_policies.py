@@ -86,7 +86,7 @@ def test_ctho_costs_no_more_than_the_worse_of_its_ends() -> None:
     assert cost["ctho"] <= max(cost["tho"], cost["cho"])
 
 
-def test_foresight_is_better_than_whoever_must_predict() -> None:
+def test_foresight_is_better_than_a_prediction() -> None:
     seeds = tuple(range(20, 28))
     assert play("foresight", seeds=seeds, steps=200)[0] < min(
         play(name, seeds=seeds, steps=200)[0] for name in ("pallas", "greedy-planner"))

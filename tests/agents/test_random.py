@@ -9,7 +9,7 @@ import pytest
 
 from kvroam import agents
 from kvroam.agents.random import RandomPolicy
-from kvroam.envs import make_core
+from kvroam.envs import HandoverEgoEnv, HandoverEgoVectorEnv, make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.sim.streams import POLICY, keys, uniform
 
@@ -109,3 +109,14 @@ def test_it_makes_use_of_every_part(trigger):
     for field, count in (("medium", 4), ("keep", 5), ("bits", 3), ("weight", 4)):
         assert len(np.unique(every[field])) == count
     assert (np.unique(every["handover"]).size > 1) == (trigger == "policy")
+
+
+def test_an_ego_among_random_others_is_the_same_alone_and_in_a_batch():
+    batch, ones = HandoverEgoVectorEnv(2, CONFIG, others="random"), [HandoverEgoEnv(CONFIG, others="random")] * 2
+    space, rows = ones[0].action_space, batch.reset(seed=4)[0]
+    space.seed(0)
+    chosen = [np.stack([space.sample(), space.sample()]) for _ in range(40)]
+    together = [rows, *(batch.step(action)[0] for action in chosen)]
+    for i, one in enumerate(ones):
+        alone = [one.reset(seed=4 + i)[0], *(one.step(action[i])[0] for action in chosen)]
+        assert np.array_equal(np.stack(alone), np.stack(together)[:, i])
