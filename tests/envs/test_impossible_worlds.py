@@ -42,7 +42,7 @@ def test_values_that_lead_nowhere_are_refused_where_the_configuration_is_read(ov
     (["scoring.mode=kv", "scoring.situation=hm"], ["scoring.situation", "'hm'", "pending"]),
 ])
 def test_values_that_do_not_fit_together_are_refused_when_the_world_is_made(overrides, words):
-    config = load_experiment("handover", ["scoring.mode=none", *overrides])
+    config = load_experiment("handover", ["scoring.mode=none", *overrides]).environment
     with pytest.raises(ConfigError) as refusal:
         make_core(config)
     assert all(word in str(refusal.value) for word in words), refusal.value

@@ -9,7 +9,7 @@ import pytest
 
 from kvroam.envs.handover.actions import masks
 from kvroam.envs.handover.config import ActionConfig
-from kvroam.envs.handover.observations import OWN, PER_CANDIDATE, observe
+from kvroam.envs.handover.observations import OWN, SLOT, observe
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.params import ComputeConfig
 from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
@@ -222,7 +222,7 @@ def test_the_observation_shows_the_free_share_of_every_candidate(city, phy):
     row = observe(view)[0, 0]
     for k in range(1, 9):
         sessions = 2 if view.candidates[0, 0, k] == 1 else 0
-        assert row[OWN + k * PER_CANDIDATE + 10] == pytest.approx((3.5 - sessions) / 3.5)
+        assert row[len(OWN) + k * len(SLOT) + SLOT.memory] == pytest.approx((3.5 - sessions) / 3.5)
 
 
 def test_memory_that_does_not_hold_all_sessions_is_refused_with_what_is_needed(city, phy):

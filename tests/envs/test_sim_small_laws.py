@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.envs import make_core
+from kvroam.envs.base.pricing import priced
 from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
-from kvroam.envs.handover.metrics import EpisodeMeter
+from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.sim.compute import next_cycle
 from kvroam.envs.sim.params import SessionConfig
@@ -85,7 +86,8 @@ def test_every_price_is_per_its_own_unit() -> None:
     flow["bits_sent"][0, 0], flow["wasted_bits"][0, 0], flow["wasted_gpu_s"][0, 0] = 3 * 8e9, 2 * 8e9, 5.0
     flow["interruption_s"][0, 1], flow["detour_s"][0, 1], flow["gpu_s"][0, 1], flow["pingpongs"][0, 1] = 2, 3, 4, 5
     price = RewardConfig(interruption=1.1, drift=1.3, detour=1.7, traffic=1.9, gpu=2.3, waste=2.9, pingpong=3.1)
-    terms = dict(zip(rewards.TERMS, rewards.terms(flow, np.array([[0.0, 7.0]]), price)[0].T, strict=True))
+    prices = np.array([getattr(price, name) for name in rewards.NAMES])
+    terms = dict(zip(rewards.NAMES, priced(rewards.amounts(flow, np.array([[0.0, 7.0]])), prices)[0].T, strict=True))
     # A gigabyte is 1e9 bytes of 8 bits; waste is gigabytes and GPU seconds together.
     expected = {"interruption": (0, -2.2), "drift": (0, -9.1), "detour": (0, -5.1), "traffic": (-5.7, 0),
                 "gpu": (0, -9.2), "waste": (-2.9 * (2 + 5), 0), "pingpong": (0, -15.5)}
@@ -100,7 +102,7 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
     core.reset([0])
     scale, state, scorer = config.serving.context_scale, core.task.sim.state, core.task.scorer
     state.ue["context"] = 60 * scale
-    scorer.reset(core.task.sim)
+    scorer.reset(core.task.sim, np.array([0]))
     state.ue["context"] = 150 * scale
     event = state.event[0, 0]
     event["kind"], event["ue"], event["context"], event["medium"] = RESUMED, 0, 150 * scale, KV
@@ -115,14 +117,15 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
 
 def test_an_interruption_that_still_runs_at_the_end_counts_with_what_it_has_lasted(city, phy) -> None:
     bench = Bench(city, phy, ues=2)
-    meter = EpisodeMeter(1, 2, 0.5, 0.1)
+    meter = EpisodeMeter(SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS))
     for u, at_s in ((0, 0.03), (1, 0.04)):
         bench.plan(u, medium=KV, weight=0.0 if u == 0 else 1.0)
         bench.hand_over(u, 3, at_s)
     for _ in range(20):
         bench.step()
         events = [(0, event) for event in bench.sim.state.event[0, :bench.sim.state.world["events"][0]]]
-        meter.add(SimpleNamespace(sim=bench.sim, reward=np.zeros((1, 2)), scores=None, events=lambda it=events: it))
+        task = SimpleNamespace(sim=bench.sim, scores=None, events=lambda it=events: it)
+        meter.add(SimpleNamespace(task=task, num_agents=2, reward=np.zeros((1, 2))))
     bits = 1000 * KV_BITS
     lasted = [2.0 - 0.03, bits / LINK_BPS + restore_s(bits) + FIRST_TOKEN_S]
     result = meter.result(0)
