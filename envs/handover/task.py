@@ -47,10 +47,11 @@ class HandoverTask(Task):
     def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
         super().__init__(config, num_envs, threads)
         scene = load_scene(config.scene)
-        others = len(scene.path_gain_db) - 1
-        if config.actions.candidates > others:
-            raise ConfigError(f"actions.candidates is {config.actions.candidates}: scene {config.scene} has "
-                              f"{others + 1} cells, so a UE has at most {others} neighbours; set it to that or less")
+        # A policy for many scenes may have a slot that a small one leaves empty; more slots than cells are a mistake.
+        cells = len(scene.path_gain_db)
+        if config.actions.candidates > cells:
+            raise ConfigError(f"actions.candidates is {config.actions.candidates}: scene {config.scene} has {cells} "
+                              f"cells, so a UE has at most {cells - 1} neighbours; set it to that or less")
         self.sim = Simulator(
             scene, load_phy_table(), num_ues=config.num_ues, interval_s=config.interval_s,
             num_envs=num_envs, threads=threads, radio=config.radio, mobility=config.mobility,

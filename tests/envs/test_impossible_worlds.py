@@ -37,7 +37,8 @@ def test_values_that_lead_nowhere_are_refused_where_the_configuration_is_read(ov
     (["num_ues=3000"], ["num_ues is 3000", "compute.kv_memory_bytes is 6e+10", "give each server"]),
     (["compute.kv_memory_bytes=1e6"], ["compute.kv_memory_bytes is 1e+06", "num_ues is 16"]),
     (["actions.candidates=50"], ["actions.candidates is 50", "11 cells", "10 neighbours"]),
-    (["actions.candidates=11"], ["actions.candidates is 11", "10 neighbours"]),
+    (["actions.candidates=12"], ["actions.candidates is 12", "10 neighbours"]),
+    (["actions.candidates=4", "scene=simple_street_canyon"], ["actions.candidates is 4", "3 cells", "2 neighbours"]),
     (["scoring.mode=kv", "sessions.script_tokens=5000"], ["sessions.script_tokens is 5000"]),
     (["scoring.mode=kv", "scoring.situation=hm"], ["scoring.situation", "'hm'", "pending"]),
 ])

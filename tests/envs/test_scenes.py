@@ -210,8 +210,7 @@ def test_contents_that_would_strand_a_ue_are_refused(
 
 @pytest.mark.parametrize("name", ["simple_street_canyon", "etoile", "florence", "san_francisco", "umi-04", "uma-00"])
 def test_the_environment_runs_on_worlds_of_any_number_of_cells(name: str) -> None:
-    few = {"scene": name, "num_ues": 4, "scoring": {"mode": "none"}, "actions": {"candidates": 2}}
-    env = parallel_env(few, max_cycles=30)
+    env = parallel_env({"scene": name, "num_ues": 4, "scoring": {"mode": "none"}}, max_cycles=30)
     observations, _ = env.reset(seed=3)
     scene = scenes.load(name)
     while env.agents:

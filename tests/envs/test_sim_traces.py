@@ -133,7 +133,7 @@ def test_the_tolerance_counts_from_the_edge_of_the_street_cells(tmp_path, city, 
 
 def core(**mobility) -> Core:
     config = resolve({"scene": SCENE, "num_ues": 5, "episode_s": 8.0, "scoring": {"mode": "none"},
-                      "actions": {"candidates": 2}, "mobility": mobility})
+                      "mobility": mobility})
     return make_core(config)
 
 
