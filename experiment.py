@@ -36,7 +36,7 @@ class TrainConfig:
     gae_lambda: float = 0.97
     entropy: float = 0.001  # weight of the entropy bonus
     clip: float = 0.2  # PPO's clipping range
-    harmless_bias: float = 3.0  # logit bonus at the start for: prepare nothing, keep all, 16 bit, equal share
+    neutral_bias: float = 3.0  # logit bonus at the start for: prepare nothing, keep all, 16 bit, equal share
     reward_scale: float = 5.0  # rewards are multiplied by this for PPO only
     hidden: tuple[int, ...] = (128, 128)  # units per layer, of the policy and of the value function
     checkpoint_every: int = 100_000  # agent-steps between checkpoints

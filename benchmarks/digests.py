@@ -101,8 +101,8 @@ def digest(arrays: Iterator[Any]) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
-    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with digests written by --json; exit code 2 if any "
-                        "differs")
+    parser.add_argument("--against", type=Path, metavar="FILE",
+                        help="compare with digests written by --json; exit code 2 if any differs")
     commands.add_set(parser)
     commands.add_json(parser)
     commands.add_quiet(parser)

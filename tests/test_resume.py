@@ -19,7 +19,7 @@ from kvroam.training.checkpoints import STATE
 
 SETTINGS = ["num_ues=4", "episode_s=4.0", "sessions.scripts=4", "sessions.think_s=0.2", "radio.time_to_trigger_s=0.08",
             "train.num_envs=2", "train.rollout_steps=24", "train.batch_size=64", "train.epochs=2", "train.hidden=[16]",
-            "train.harmless_bias=0", "train.total_steps=768", "train.checkpoint_every=1"]
+            "train.neutral_bias=0", "train.total_steps=768", "train.checkpoint_every=1"]
 ROLLOUT = 24  # environment steps of each
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from kvroam import agents
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import HandoverConfig, resolve
-from kvroam.envs.render import Renderer, palette, video
+from kvroam.envs.render import Renderer, colours, video
 from kvroam.envs.render.history import History
 from kvroam.errors import ConfigError
 from kvroam.evaluate import command
@@ -63,9 +63,9 @@ def test_a_gif_has_every_frame_at_its_time_and_keeps_colours_that_are_rare(tmp_p
     for k, frame in enumerate(frames):
         frame[..., 2] = np.arange(80)  # a gradient that would fill a palette of its own
         frame[:, :, 0] = np.arange(60)[:, None]
-        frame[20:23, 5 * k:5 * k + 3] = palette.SKY  # frames that are equal would be joined
+        frame[20:23, 5 * k:5 * k + 3] = colours.SKY  # frames that are equal would be joined
         if k >= 8:  # later than the frames from which the palette is made
-            frame[10:13, 5 * k:5 * k + 3] = palette.YELLOW
+            frame[10:13, 5 * k:5 * k + 3] = colours.YELLOW
     video.write(tmp_path / "a.gif", frames, fps=10)
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 12 and picture.size == (80, 60)
@@ -73,7 +73,7 @@ def test_a_gif_has_every_frame_at_its_time_and_keeps_colours_that_are_rare(tmp_p
             picture.seek(k)
             assert picture.info["duration"] == 100
             shown = np.asarray(picture.convert("RGB")).astype(int)
-            assert (shown[11, 5 * k + 1] == palette.YELLOW).all() == (k >= 8)
+            assert (shown[11, 5 * k + 1] == colours.YELLOW).all() == (k >= 8)
             assert np.abs(shown - frame).max() < 24
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 

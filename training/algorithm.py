@@ -35,7 +35,7 @@ def make_model(experiment: Experiment[Any], env: VecEnv) -> PPO:
         clip_range=options.clip, policy_kwargs={"net_arch": list(options.hidden)}, device="cpu",
     )
     parts, _ = registry.task(experiment.environment.task).layout(experiment.environment)
-    _favour_harmless(model, parts, options.harmless_bias)
+    _favour_neutral(model, parts, options.neutral_bias)
     return model
 
 
@@ -61,8 +61,8 @@ class Scaled(VecEnvWrapper):
         return observation, reward * self.scale, done, info
 
 
-def _favour_harmless(model: PPO, parts: Sequence[Part], bias: float) -> None:
-    """Start from a policy that mostly takes the harmless choice of each part that has one.
+def _favour_neutral(model: PPO, parts: Sequence[Part], bias: float) -> None:
+    """Start from a policy that mostly takes the neutral choice of each part that has one.
 
     In Handover: prepare nothing, keep everything at full precision, share equally. Under uniform choices nearly every
     transfer is pruned, and PPO learns to avoid transfers before it learns that whole ones are good.
@@ -70,6 +70,6 @@ def _favour_harmless(model: PPO, parts: Sequence[Part], bias: float) -> None:
     start = 0
     with torch.no_grad():
         for part in parts:
-            if part.harmless is not None:
-                model.policy.get_parameter("action_net.bias")[start + part.harmless] += bias
+            if part.neutral is not None:
+                model.policy.get_parameter("action_net.bias")[start + part.neutral] += bias
             start += part.size

@@ -20,13 +20,13 @@ class Part:
         name: key in Dict actions and in the documentation.
         choices: what each index means.
         values: the number that each index stands for; None where the choices have no order.
-        harmless: the index that changes nothing, if there is one; learning may start close to it.
+        neutral: the index that changes nothing, if there is one; learning may start close to it.
     """
 
     name: str
     choices: tuple[str, ...]
     values: tuple[float, ...] | None = None
-    harmless: int | None = None
+    neutral: int | None = None
 
     @property
     def size(self) -> int:

@@ -32,14 +32,14 @@ def parts(config: ActionConfig) -> tuple[Part, ...]:
     """The parts of a UE's action."""
     neighbours = tuple(f"neighbour {k}" for k in range(1, config.candidates + 1))
     declared = [
-        Part("target", ("go on", "own cell", *neighbours, "cancel"), harmless=0),
+        Part("target", ("go on", "own cell", *neighbours, "cancel"), neutral=0),
         Part("medium", MEDIA),
-        Part("keep", tuple(map(str, config.keep)), config.keep, harmless=0),
-        Part("precision", tuple(f"{bits} bit" for bits in config.bits), config.bits, harmless=0),
-        Part("share", tuple(map(str, config.weight)), config.weight, harmless=0),
+        Part("keep", tuple(map(str, config.keep)), config.keep, neutral=0),
+        Part("precision", tuple(f"{bits} bit" for bits in config.bits), config.bits, neutral=0),
+        Part("share", tuple(map(str, config.weight)), config.weight, neutral=0),
     ]
     if config.trigger == "policy":
-        declared.append(Part("handover", ("stay", "change to the target"), harmless=0))
+        declared.append(Part("handover", ("stay", "change to the target"), neutral=0))
     return tuple(declared)
 
 

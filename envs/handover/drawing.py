@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..base.drawing import Arc, Chart, Drawing, Look
-from ..render.palette import FAINT, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from ..render.colours import FAINT, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
 from ..sim.state import IDLE, INTERRUPTED, PREPARING, TOKEN
 
 LOOKS = (

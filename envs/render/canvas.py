@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .palette import TEXT, Colour
+from .colours import TEXT, Colour
 
 Point = tuple[float, float] | np.ndarray  # x, y [pixels]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from . import palette
+from . import colours
 from .canvas import Canvas
+from .colours import Colour
 from .history import HISTORY_S
-from .palette import Colour
 
 
 def ceiling(value: float) -> float:
@@ -22,12 +22,12 @@ def ceiling(value: float) -> float:
 def frame(canvas: Canvas, area: tuple[int, int, int, int], title: str) -> None:
     """Draw what never changes of a chart in `area` (left, top, width, height)."""
     left, top, width, height = area
-    canvas.box(left, top, width, height, palette.PANEL, 6)
-    canvas.text(title, (left + 10, top + 13), 11, palette.TEXT, bold=True)
+    canvas.box(left, top, width, height, colours.PANEL, 6)
+    canvas.text(title, (left + 10, top + 13), 11, colours.TEXT, bold=True)
     x, y, across, _ = _inside(area)
-    canvas.box(x, y, across, 1, palette.FAINT)
-    canvas.text(f"-{HISTORY_S:g} s", (x, y + 9), 10, palette.FAINT)
-    canvas.text("now", (x + across, y + 9), 10, palette.FAINT, align="right")
+    canvas.box(x, y, across, 1, colours.FAINT)
+    canvas.text(f"-{HISTORY_S:g} s", (x, y + 9), 10, colours.FAINT)
+    canvas.text("now", (x + across, y + 9), 10, colours.FAINT, align="right")
 
 
 def strip(canvas: Canvas, area: tuple[int, int, int, int], colour: Colour, now: float, interval_s: float,
@@ -46,8 +46,8 @@ def strip(canvas: Canvas, area: tuple[int, int, int, int], colour: Colour, now: 
     x, y, across, high = _inside(area)
     full = max(least, ceiling(max((value for _, value in points), default=0.0)))
     for share in (1.0, 0.5):
-        canvas.box(x, y - share * high, across, 1, palette.LINE)
-        canvas.text(f"{share * full:g}", (x - 4, y - share * high), 10, palette.FAINT, align="right")
+        canvas.box(x, y - share * high, across, 1, colours.LINE)
+        canvas.text(f"{share * full:g}", (x - 4, y - share * high), 10, colours.FAINT, align="right")
     per_s = across / HISTORY_S
     for time, value in points:
         left = round(x + across - (now - time + interval_s) * per_s)

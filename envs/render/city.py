@@ -8,11 +8,11 @@ from collections import Counter
 import numpy as np
 
 from ..base.drawing import Arc, Drawing, Look
-from . import palette
+from . import colours
 from .canvas import Canvas, Point
 from .ground import ground
 
-BAR_COLOURS = (palette.TEXT, palette.ORANGE, palette.GREEN)
+BAR_COLOURS = (colours.TEXT, colours.ORANGE, colours.GREEN)
 USER_RADIUS = 4.5
 _BAR = (4, 14)
 _POINTS = 28
@@ -29,12 +29,12 @@ def badge(canvas: Canvas, at: Point, name: str, loads: list[float]) -> None:
     """Draw a gNB's badge around `at`: its number, and one bar per load, each a share in [0, 1]."""
     width, height = badge_size(len(loads))
     left, top = at[0] - width / 2, at[1] - height / 2
-    canvas.box(left - 1, top - 1, width + 2, height + 2, palette.FAINT, 5)
-    canvas.box(left, top, width, height, palette.GROUND, 4)
-    canvas.text(name, (left + 11, at[1]), 12, palette.TEXT, bold=True, align="centre")
+    canvas.box(left - 1, top - 1, width + 2, height + 2, colours.FAINT, 5)
+    canvas.box(left, top, width, height, colours.GROUND, 4)
+    canvas.text(name, (left + 11, at[1]), 12, colours.TEXT, bold=True, align="centre")
     for k, load in enumerate(loads):
         x, filled = left + 22 + 6 * k, round(_BAR[1] * load)
-        canvas.box(x, top + 3, *_BAR, palette.LINE)
+        canvas.box(x, top + 3, *_BAR, colours.LINE)
         canvas.box(x, top + 3 + _BAR[1] - filled, _BAR[0], filled, BAR_COLOURS[k])
 
 
@@ -69,7 +69,7 @@ class City:
         self.gnb_px = self.pixel(np.asarray(scene.gnb_xyz_m)[:, :2])
         self._badges = self._places(badge_size(len(first.bars)))
         for mast, at in zip(self.gnb_px, self._badges, strict=True):
-            canvas.line(mast, at, palette.FAINT)
+            canvas.line(mast, at, colours.FAINT)
 
     def pixel(self, position_m: np.ndarray) -> np.ndarray:
         """Pixels (x, y) of positions [..., 2] [m]."""
@@ -82,7 +82,7 @@ class City:
         canvas.surface.set_clip(self._clip)
         users = self.pixel(drawn.position_m)
         for at, place in zip(users, drawn.place, strict=True):
-            canvas.line(at, self.gnb_px[place], palette.LINE)
+            canvas.line(at, self.gnb_px[place], colours.LINE)
         for source, target, look in drawn.dashes:
             points = arc(self.gnb_px[source], self.gnb_px[target])
             for k in range(1, _POINTS - 1, 3):
@@ -92,23 +92,23 @@ class City:
             self._arc(canvas, moving, drawn.looks[moving.look].colour, rank[moving.source, moving.target])
             rank[moving.source, moving.target] += 1
         for place, (mast, at) in enumerate(zip(self.gnb_px, self._badges, strict=True)):
-            canvas.marker("triangle", mast, 4.0, palette.TEXT, palette.BLACK)
+            canvas.marker("triangle", mast, 4.0, colours.TEXT, colours.BLACK)
             badge(canvas, at, str(place), [float(share[place]) for _, share in drawn.bars])
         # The ones that matter are drawn last, above the others.
         for u in sorted(range(len(users)), key=lambda u: (drawn.looks[drawn.look[u]].on_top, u)):
             user(canvas, users[u], drawn.looks[drawn.look[u]], drawn.shape[u])
         canvas.surface.set_clip(None)
 
-    def _arc(self, canvas: Canvas, moving: Arc, colour: palette.Colour, rank: int) -> None:
+    def _arc(self, canvas: Canvas, moving: Arc, colour: colours.Colour, rank: int) -> None:
         points = arc(self.gnb_px[moving.source], self.gnb_px[moving.target], rank)
         if moving.width is None:
-            canvas.dots(points[1:-1:2], 1.0, colour, palette.GROUND)
+            canvas.dots(points[1:-1:2], 1.0, colour, colours.GROUND)
             return
         width = _NARROW + (_WIDE - _NARROW) * moving.width
         front = round(moving.done * (_POINTS - 1))
-        canvas.curve(points, width, palette.blend(colour, palette.GROUND, 0.45))
+        canvas.curve(points, width, colours.blend(colour, colours.GROUND, 0.45))
         canvas.curve(points[:front + 1], width, colour)
-        canvas.marker("disc", points[front], 2.5, palette.TEXT, palette.GROUND)
+        canvas.marker("disc", points[front], 2.5, colours.TEXT, colours.GROUND)
 
     def _places(self, size: tuple[int, int]) -> list[tuple[float, float]]:
         """Where the badges stand: beside their gNB, clear of each other, over as little street as can be."""
@@ -139,11 +139,11 @@ class City:
         metres = 200.0 if 200.0 / self._scene.cell_size_m * self._scale < 0.4 * area[2] else 20.0
         length = metres / self._scene.cell_size_m * self._scale
         x, y = area[0] + 10, area[1] + area[3] - 10
-        canvas.box(x - 4, y - 20, length + 8, 26, palette.GROUND, 3)
-        canvas.box(x, y, length, 2, palette.TEXT)
-        canvas.text(f"{metres:g} m", (x + length / 2, y - 10), 11, palette.TEXT, align="centre")
+        canvas.box(x - 4, y - 20, length + 8, 26, colours.GROUND, 3)
+        canvas.box(x, y, length, 2, colours.TEXT)
+        canvas.text(f"{metres:g} m", (x + length / 2, y - 10), 11, colours.TEXT, align="centre")
 
 
 def user(canvas: Canvas, at: Point, look: Look, shape: str = "disc") -> None:
     """Draw an agent in a state that looks like `look`."""
-    canvas.marker(shape, at, USER_RADIUS, look.colour, palette.BLACK, hollow=look.hollow, halo=look.halo)
+    canvas.marker(shape, at, USER_RADIUS, look.colour, colours.BLACK, hollow=look.hollow, halo=look.halo)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .palette import BLUE, GREEN, GROUND, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Colour
+from .colours import BLUE, GREEN, GROUND, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Colour
 
 _CELL_COLOURS = (BLUE, GREEN, PURPLE, ORANGE, SKY, VERMILLION, YELLOW)
 # Shares of the cell's colour on the ground: at the weakest and at the strongest signal drawn.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import require
-from . import chart, palette
+from . import chart, colours
 from .canvas import Canvas
 from .city import City
 from .history import History
@@ -38,7 +38,7 @@ class Renderer:
         self._core, self._env = core, env
         self._canvas, first = Canvas(size), core.task.drawing(env)
         width = size[0] - _PANEL_WIDTH
-        self._canvas.surface.fill(palette.GROUND)
+        self._canvas.surface.fill(colours.GROUND)
         self._city = City(self._canvas, first, (0, 0, width, size[1] - _CHART_HEIGHT - _GAP))
         self._panel = Panel(self._canvas, first, (width, 0, _PANEL_WIDTH, size[1]), caption)
         top, count = size[1] - _CHART_HEIGHT, max(1, len(first.charts))

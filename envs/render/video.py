@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import ConfigError
 from ...files import write_whole
-from . import palette
+from . import colours
 from .canvas import load_pygame
 
 SUFFIXES = (".gif", ".mp4")
@@ -81,11 +81,11 @@ def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     for k, image in enumerate(sample):
         sheet.paste(image, (0, k * image.height))
     # What is small must keep its colour as well: those that mean something are in, whatever the frames are full of.
-    fixed = [*palette.ALL, *(palette.blend(colour, palette.GROUND, 0.45) for colour in palette.ALL)]
+    fixed = [*colours.ALL, *(colours.blend(colour, colours.GROUND, 0.45) for colour in colours.ALL)]
     common = sheet.quantize(colors=256 - len(fixed)).getpalette() or []
-    colours = Image.new("P", (1, 1))
-    colours.putpalette([part for colour in fixed for part in colour] + common)
-    paletted = (image.quantize(palette=colours, dither=Image.Dither.NONE) for image in chain(sample, images))
+    chosen = Image.new("P", (1, 1))
+    chosen.putpalette([part for colour in fixed for part in colour] + common)
+    paletted = (image.quantize(palette=chosen, dither=Image.Dither.NONE) for image in chain(sample, images))
     # GIF counts in hundredths of a second.
     next(paletted).save(path, format="GIF", save_all=True, append_images=paletted, loop=0, optimize=True,
                         duration=10 * max(2, round(100.0 / fps)))

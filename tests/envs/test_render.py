@@ -19,7 +19,7 @@ from kvroam.envs.base.drawing import Arc, Chart
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.drawing import LOOKS, drawing, looks_of
 from kvroam.envs.handover.scoring import Scores
-from kvroam.envs.render import Renderer, palette
+from kvroam.envs.render import Renderer, colours
 from kvroam.envs.render.chart import ceiling
 from kvroam.envs.render.ground import cell_colours
 from kvroam.envs.render.history import History
@@ -58,7 +58,7 @@ def near(frame: np.ndarray, at: np.ndarray, reach: int = 6) -> np.ndarray:
     return frame[max(0, y - reach):y + reach + 1, max(0, x - reach):x + reach + 1]
 
 
-def share_of(pixels: np.ndarray, colour: palette.Colour) -> float:
+def share_of(pixels: np.ndarray, colour: colours.Colour) -> float:
     return float((np.abs(pixels.astype(int) - colour).max(axis=-1) <= 12).mean())
 
 
@@ -156,16 +156,16 @@ def test_a_transfer_is_an_arc_whose_sent_part_is_bright(env: HandoverEnv) -> Non
     quarter = 0.5625 * start + 0.375 * (2 * top - (start + end) / 2) + 0.0625 * end
     assert np.any(near(before, top, 4) != near(waiting, top, 4))
     assert np.array_equal(near(before, (start + end) / 2, 3), near(waiting, (start + end) / 2, 3))
-    assert share_of(near(waiting, quarter, 2), palette.ORANGE) == 0.0
+    assert share_of(near(waiting, quarter, 2), colours.ORANGE) == 0.0
     ue[0]["bits_left"], ue[0]["bits_sent"] = 0.5e9, 0.5e9
     half = renderer.frame(history)
-    assert share_of(near(half, quarter, 2), palette.ORANGE) > 0.2
+    assert share_of(near(half, quarter, 2), colours.ORANGE) > 0.2
     beyond = 0.0625 * start + 0.375 * (2 * top - (start + end) / 2) + 0.5625 * end
-    assert share_of(near(half, beyond, 2), palette.ORANGE) == 0.0
+    assert share_of(near(half, beyond, 2), colours.ORANGE) == 0.0
     # A faster transfer is a wider line.
     env.core.task.sim.state.flow[0][0]["bits_sent"] = 4e9 * env.core.task.sim.interval_s
     fast = renderer.frame(history)
-    assert share_of(near(fast, quarter, 8), palette.ORANGE) > 1.5 * share_of(near(half, quarter, 8), palette.ORANGE)
+    assert share_of(near(fast, quarter, 8), colours.ORANGE) > 1.5 * share_of(near(half, quarter, 8), colours.ORANGE)
 
 
 def test_transfers_say_what_is_sent_and_at_what_rate(env: HandoverEnv) -> None:
@@ -203,7 +203,7 @@ def test_a_gnb_shows_its_loads_and_its_memory(env: HandoverEnv) -> None:
 
 
 def test_the_history_has_each_step_of_the_last_20_s_once_and_begins_anew_with_an_episode() -> None:
-    now = SimpleNamespace(time_s=0.0, charts=(Chart("", palette.SKY, 1.0, 0.0), Chart("", palette.SKY, 1.0, None)))
+    now = SimpleNamespace(time_s=0.0, charts=(Chart("", colours.SKY, 1.0, 0.0), Chart("", colours.SKY, 1.0, None)))
     core, history = SimpleNamespace(task=SimpleNamespace(drawing=lambda env: now)), History()
     history.record(core)
     assert not history.points
@@ -240,7 +240,7 @@ def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEn
         history = History(0)
         history.points.append((20.0, (lost, None)))
         chart = renderer.frame(history)[600 - 104:, 30:280]
-        heights.append((np.abs(chart.astype(int) - palette.VERMILLION).max(axis=-1) == 0).any(axis=1).sum())
+        heights.append((np.abs(chart.astype(int) - colours.VERMILLION).max(axis=-1) == 0).any(axis=1).sum())
     assert heights[0] > 10 and heights[1] == pytest.approx(2 * heights[0], abs=1)
 
 
@@ -346,7 +346,7 @@ def test_without_pygame_the_error_names_the_remedy(env: HandoverEnv, monkeypatch
 def test_the_palette_is_the_one_that_okabe_and_ito_published() -> None:
     published = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
                  (240, 228, 66)]
-    assert list(palette.ALL[:7]) == published
-    assert palette.blend((200, 100, 0), (0, 0, 0), 0.5) == (100, 50, 0)
-    assert {look.colour for look in LOOKS} <= set(palette.ALL)
+    assert list(colours.ALL[:7]) == published
+    assert colours.blend((200, 100, 0), (0, 0, 0), 0.5) == (100, 50, 0)
+    assert {look.colour for look in LOOKS} <= set(colours.ALL)
     assert len({look.colour for look in LOOKS}) == len(LOOKS)
