@@ -7,6 +7,7 @@ which names the environment.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class TrainConfig:
     checkpoint_every: int = 100_000  # agent-steps between checkpoints
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "gae_lambda", "entropy", "clip", "neutral_bias", "reward_scale"):
+            require(math.isfinite(getattr(self, name)), f"{name} is {getattr(self, name)}: it must be finite")
         for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "learning_rate",
                      "checkpoint_every", "reward_scale"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")

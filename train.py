@@ -66,7 +66,7 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool = False, resume: b
 
 
 def say(line: str) -> None:
-    """Tell the user something that is no result."""
+    """Tell the user something that is not a result."""
     print(line, file=sys.stderr)
 
 

@@ -56,7 +56,7 @@ def overridden(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
     """Return a copy of the mapping with the values that "key.sub=value" strings name.
 
     Raises:
-        ConfigError: an override has no such form, or names a key in what is no section.
+        ConfigError: an override has no such form, or names a key in something that is not a section.
     """
     changed = dict(mapping)
     for override in overrides:

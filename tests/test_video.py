@@ -91,7 +91,7 @@ def test_the_command_writes_a_video_beside_the_results(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--video", "a.avi"], ["a.avi", ".gif", ".mp4"]),
-    (["--video", "absent/a.gif"], ["absent", "no writable folder"]),
+    (["--video", "absent/a.gif"], ["absent", "not a folder that can be written to"]),
     (["--video", "a.gif", "--video-start", "61"], ["61", "60 s"]),
     (["--video", "a.gif", "--video-policy", "cth0"], ["cth0", "ctho"]),
 ])

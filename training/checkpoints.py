@@ -104,7 +104,7 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
     cannot = f"run {str(out)!r} cannot go on"
     anew = "train it anew with another --out, or with --overwrite"
     if not (out / STATE).is_file():
-        why = "it has finished" if (out / POLICY).is_file() else "it has no checkpoint yet, or is no run folder"
+        why = "it has finished" if (out / POLICY).is_file() else "it has no checkpoint yet, or it is not a run folder"
         raise PolicyError(f"{cannot}: {why}; {anew}")
     try:
         index = json.loads((out / STATE).read_text(encoding="utf-8"))

@@ -89,7 +89,7 @@ def read(path: Path) -> Description:
     """The description in a checkpoint, checked; nothing of the file is executed.
 
     Raises:
-        PolicyError: it is no checkpoint of train.py, of another format or algorithm, or its parts do not agree.
+        PolicyError: it is not a checkpoint of train.py, is of another format or algorithm, or its parts do not agree.
     """
     where = f"checkpoint {str(path)!r}"
     try:
@@ -163,7 +163,7 @@ def _foreign(archive: zipfile.ZipFile) -> str:
     remedy = ("kvroam acts with PPO checkpoints of train.py, or of "
               "kvroam.training.checkpoints.save(model, path, experiment)")
     if "data" not in archive.namelist():
-        return f"is no checkpoint: {remedy}"
+        return f"is not a checkpoint: {remedy}"
     try:
         data = json.loads(archive.read("data"))
         policy = data.get("policy_class", {})
@@ -175,5 +175,5 @@ def _foreign(archive: zipfile.ZipFile) -> str:
         if data.get("_last_original_obs") is not None:
             return f"was trained under VecNormalize and would act without its statistics: {remedy}"
     except (ValueError, AttributeError, TypeError):
-        return f"is no checkpoint: {remedy}"
+        return f"is not a checkpoint: {remedy}"
     return f"is of Stable-Baselines3 alone, and reading it would run code that is stored in it: {remedy}"

@@ -64,7 +64,7 @@ class Foresight(GreedyPlanner):
     """Upper bound by foresight: knows every handover of the next seconds, and prepares exactly in time.
 
     A preparation starts when an eighth of the time left would no longer be enough: the transfers of a whole convoy may
-    share the link, and to be early costs next to nothing where nothing is in vain.
+    share the link, and to be early costs next to nothing where no preparation is cancelled.
     A session that stays is known to be forwarded only until its UE comes back. Not a competitor.
 
     Args:

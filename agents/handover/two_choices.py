@@ -29,7 +29,7 @@ def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):
     Returns:
         Cost [s].
 
-    Source: ours, after DualMap (papers.md, section 6): affinity is `move_s`, load is the rest.
+    Source: ours, after DualMap's choice of two by cache affinity and load: affinity is `move_s`, load is the rest.
     """
     return move_s + detour_s + wait_s + load_weight * np.asarray(sessions, np.float64)
 

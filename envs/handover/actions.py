@@ -69,8 +69,9 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
 def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     """Which choices can have an effect, bool [E, U, sum of sizes]; the parts one after the other, at least one each.
 
-    A session under migration keeps its medium, keep and precision; a cell that holds the session already is no target,
-    nor is one whose server has no memory for it. Two UEs may still aim at the same last room: the first one gets it.
+    A session under migration keeps its medium, keep and precision. A cell that holds the session already is not a
+    target, nor is one whose server has no memory for it. Two UEs may still aim at the same last room: the first one
+    gets it.
     """
     size = sizes(config)
     mask = np.ones((view.num_envs, view.num_ues, sum(size)), bool)
@@ -87,7 +88,7 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
         mask[..., start + 1:start + size[part]] &= ~moving[..., None]
         start += size[part]
     if config.trigger == "policy":
-        # A neighbour that is no target of a preparation is still one of a handover.
+        # A neighbour that cannot be prepared can still be handed over to.
         neighbours = view.candidates[..., 1:] >= 0
         mask[..., 2:1 + config.candidates + 1] = neighbours
         mask[..., -1] = neighbours.any(axis=-1)

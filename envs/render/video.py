@@ -31,8 +31,8 @@ def check_target(path: Path) -> None:
         raise ConfigError(f"--video {str(path)!r} ends in {path.suffix!r}: choose among {', '.join(SUFFIXES)}")
     folder = path.absolute().parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"--video {str(path)!r} cannot be written: {str(folder)!r} is no writable folder, or the "
-                          "name is that of a folder")
+        raise ConfigError(f"--video {str(path)!r} cannot be written: {str(folder)!r} is not a folder that can be "
+                          "written to, or the name is that of a folder")
     try:
         load_pygame()
         if path.suffix.lower() == ".mp4":

@@ -130,7 +130,7 @@ def test_the_delays_of_the_users_are_those_of_an_earliest_deadline_first_link(bl
 
 
 def test_the_link_may_idle_which_equation_18_overlooks():
-    # papers.md, section 1: n = (0, 1000), R = 1000, tau = (0, 0.5). Eq. 18 says 0.5 s, the truth is 1.0 s.
+    # A counter-example of ours: n = (0, 1000), R = 1000, tau = (0, 0.5). Eq. 18 says 0.5 s, the truth is 1.0 s.
     world = dict(backhaul_tokens_per_s=1000.0, prefill_s_per_token=1.0, prefill_overhead_s=0.0, cycle_s=0.01)
     for bound in ("exact", "paper"):
         found = solve([0.0, 0.5], [0, 1000], bound=bound, **world)
