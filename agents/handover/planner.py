@@ -65,7 +65,8 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
         config: prices, hop delay, radio interruption, overheads.
         bits_per_token: KV of one token at the option's precision [bit].
 
-    Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) + restore + first token.
+    Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) + restore
+    + first token.
     """
     price, serving = config.reward, config.serving
     first, radio = 1.0 / serving.decode_tokens_per_s, config.radio.interruption_s
