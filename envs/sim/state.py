@@ -73,7 +73,6 @@ CELL = np.dtype([
     ("memory_bytes", "f8"),  # of the server, for KV caches
     ("busy_until", "f8"),  # end of the running prefill batch; -inf when idle
     ("load", "f8"),  # share of the radio resources in use
-    ("sent_bits", "f8"), ("received_bits", "f8"),  # over the backhaul, in the last step
 ])
 
 WORLD = np.dtype([("time_s", "f8"), ("step", "i8"), ("events", "i4"), ("answers", "i4"), ("period", "i8")])

@@ -74,7 +74,6 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
             else:
                 cell[c].ingress_bps = p.capacity_bps * factor
         cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
-        cell[c].sent_bits = cell[c].received_bits = 0.0
         cell[c].busy_until = compute.IDLE_SERVER
     if p.variation > 1.0:
         vary_capacities(cell, p, keys, 0)
@@ -119,7 +118,6 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         head[c], share[c] = -1, 1.0
-        cell[c].sent_bits = cell[c].received_bits = 0.0
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
@@ -285,8 +283,6 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
         ue[u].bits_left -= bits
         ue[u].bits_sent += bits
         flow[u].bits_sent += bits
-        cell[ue[u].server].sent_bits += bits
-        cell[ue[u].target].received_bits += bits
     for u in range(ue.shape[0]):
         me = ue[u]
         if me.phase == INTERRUPTED:
