@@ -8,7 +8,7 @@ import numpy as np
 
 from ..envs.handover.view import NetworkView
 from ..envs.handover.world.simulator import idle_plans
-from ..envs.sim.state import TOKEN
+from ..envs.handover.world.state import TOKEN
 from ..errors import require
 
 
@@ -21,7 +21,7 @@ class Policy(Protocol):
         """A new episode begins everywhere."""
 
     def act(self, view: NetworkView) -> np.ndarray:
-        """Plans for the coming decision interval, PLAN [E, U] (kvroam.envs.sim.state)."""
+        """Plans for the coming decision interval, PLAN [E, U] (kvroam.envs.handover.world.state)."""
 
 
 def reactive_plans(view: NetworkView, medium: int = TOKEN, keep: float = 1.0, bits: int = 16) -> np.ndarray:

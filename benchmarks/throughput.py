@@ -61,7 +61,7 @@ def make_core(config, num_envs: int = 1, threads: int = 1):
     """A HandoverCore after reset, and a function that steps it with plans that split every cache and observes."""
     from kvroam.agents.base import reactive_plans
     from kvroam.envs.base.core import HandoverCore
-    from kvroam.envs.sim.state import SPLIT
+    from kvroam.envs.handover.world.state import SPLIT
 
     core = HandoverCore(config, num_envs, threads)
     core.reset(list(range(num_envs)))

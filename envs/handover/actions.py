@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from ..sim.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
 from .config import ActionConfig
 from .view import NetworkView
 from .world.simulator import idle_plans
+from .world.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
 
 TARGET, MEDIUM, KEEP, PRECISION, SHARE, HANDOVER = range(6)
 

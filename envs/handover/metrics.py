@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..sim.state import INTERRUPTED, RESUMED
+from .world.state import INTERRUPTED, RESUMED
 
 METRICS = (
     "cost", "handovers", "interruption_s_mean", "interruption_s_p95", "interruption_s_worst", "interruption_s_total",

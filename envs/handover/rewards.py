@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..sim.jit import borrowing
+from ..sim.jit import kernel
 from .config import RewardConfig
 
 TERMS = ("interruption", "drift", "detour", "traffic", "gpu", "waste", "pingpong")
@@ -16,7 +16,7 @@ def terms(flow: np.ndarray, kl: np.ndarray, price: RewardConfig) -> np.ndarray:
     With `price.sharing` team, each term of every UE is the mean of that term over the UEs.
 
     Args:
-        flow: FLOW [E, U], what the step did (kvroam.envs.sim.state).
+        flow: FLOW [E, U], what the step did (kvroam.envs.handover.world.state).
         kl: KL divergence from the whole cache, summed over the step's tokens [E, U] [nat].
         price: weight per unit of each term.
     """
@@ -33,7 +33,7 @@ def total(step_terms: np.ndarray) -> np.ndarray:
     return reward
 
 
-@borrowing
+@kernel
 def _price(flow, kl, price, out):
     """Write the terms of every UE, in the order of TERMS."""
     for u in range(flow.shape[0]):
@@ -47,7 +47,7 @@ def _price(flow, kl, price, out):
         row[6] = -price[6] * did.pingpongs
 
 
-@borrowing
+@kernel
 def _add(step_terms, out):
     for row in range(out.shape[0]):
         reward = 0.0

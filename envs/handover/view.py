@@ -9,13 +9,13 @@ import numba as nb
 import numpy as np
 
 from ..sim import predictor
-from ..sim.chunked import queue_s
 from ..sim.compute import next_cycle
-from ..sim.jit import borrowing
-from ..sim.memory import session_bytes
-from ..sim.state import IDLE, INTERRUPTED, WAITING
+from ..sim.jit import kernel
+from .world.chunked import queue_s
 from .world.engine import BLOCKS
+from .world.memory import session_bytes
 from .world.simulator import Simulator
+from .world.state import IDLE, INTERRUPTED, WAITING
 
 
 class NetworkView:
@@ -50,7 +50,7 @@ class NetworkView:
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
         refresh = _refresh_parallel if sim.parallel() else _refresh
-        refresh(0, self.num_envs, sim.state, sim.params, sim.tables, self._weight,
+        refresh(0, self.num_envs, sim.state, sim.params, sim.tables.city, self._weight,
                 predictor.refresh_intervals(sim.interval_s), (self._next_cell, self._next_s, self._at_cell),
                 (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
                  self.ingress_queue_bits, self.free_memory_bytes))
@@ -206,7 +206,7 @@ class NetworkView:
     # UEs: migration
     @property
     def phase(self) -> np.ndarray:
-        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.sim.state) [E, U]."""
+        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.handover.world.state) [E, U]."""
         return self.sim.state.ue["phase"].copy()
 
     @property
@@ -233,7 +233,7 @@ def _refresh(first, last, state, params, tables, weight, every, known, derived):
                    np.empty(cells))
 
 
-@borrowing
+@kernel
 def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s, was_dbm):
     next_cell, next_s, at_cell = known
     for e in range(first, last):
@@ -250,7 +250,7 @@ def _refresh_parallel(first, last, state, params, tables, weight, every, known, 
                  tables, weight, every, known, derived)
 
 
-@borrowing
+@kernel
 def _derive(e, state, params, derived):
     candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..sim.state import IDLE, TOKEN
+from ..handover.world.state import IDLE, TOKEN
 from . import palette
 from .canvas import Canvas, Point
 from .ground import ground
@@ -32,7 +32,7 @@ STATE_COLOURS: dict[int, Colour] = {
     DETOURED_: palette.PURPLE, DEGRADED_: palette.YELLOW,
 }
 BAR_COLOURS = (palette.TEXT, palette.ORANGE, palette.GREEN)
-# By medium (kvroam.envs.sim.state.MEDIA): token, kv, split; a detour moves nothing.
+# By medium (kvroam.envs.handover.world.state.MEDIA): token, kv, split; a detour moves nothing.
 SHAPES = ("triangle", "square", "diamond", "disc")
 USER_RADIUS = 4.5
 _BAR = (4, 14)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..sim.state import IDLE, INTERRUPTED, PREPARING
+from ..handover.world.state import IDLE, INTERRUPTED, PREPARING
 
 STATES = ("streaming", "idle", "preparing", "interrupted", "detoured", "degraded")
 STREAMING_, IDLE_, PREPARING_, INTERRUPTED_, DETOURED_, DEGRADED_ = range(len(STATES))
@@ -36,7 +36,7 @@ class Transfer(NamedTuple):
     user: int
     source: int
     target: int
-    medium: int  # kvroam.envs.sim.state.MEDIA
+    medium: int  # kvroam.envs.handover.world.state.MEDIA
     rate_bps: float  # mean of the last step
     sent: float  # share of its bits that have arrived, 1 when there are none to send
     state: int  # index into STATES

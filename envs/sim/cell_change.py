@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .jit import borrowing
+from .jit import kernel
+from .params import RadioConfig
 
 _ROUNDING_S = 1e-9
 
 
-@borrowing
+@kernel
 def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
     """Update the A3 timers of UE `u` at a measurement and set the handover that follows if nothing changes.
 
@@ -41,7 +44,26 @@ def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
     me.fire_s = max(me.fire_s, now_s)
 
 
-@borrowing
-def reset_timers(u, a3_since_s):
-    """Forget the A3 timers of UE `u` (it has just changed cell)."""
+@kernel
+def forget_events(ue, u, a3_since_s):
+    """Forget what was measured about UE `u` and its present cell: A3 timers, the handover due, and T310."""
     a3_since_s[u, :] = np.inf
+    ue[u].fire_s, ue[u].fire_cell, ue[u].t310_s = np.inf, -1, np.inf
+
+
+@kernel
+def enter(ue, u, new_cell, now_s):
+    """UE `u` is in another cell from now on."""
+    me = ue[u]
+    me.previous, me.radio, me.since_s = me.radio, new_cell, now_s
+
+
+def cell_change_params(config: RadioConfig, policy_trigger: bool) -> dict[str, Any]:
+    """CELL_CHANGE_PARAMS of a configuration; with `policy_trigger` event A3 is a report only."""
+    return dict(
+        a3_offset_db=config.a3_offset_db, hysteresis_db=config.hysteresis_db,
+        time_to_trigger_s=config.time_to_trigger_s, radio_interruption_s=config.interruption_s,
+        pingpong_window_s=config.pingpong_window_s, q_out_db=config.q_out_db, q_in_db=config.q_in_db,
+        t310_s=config.t310_s, reestablishment_s=config.reestablishment_s, monitoring_load=config.monitoring_load,
+        policy_trigger=int(policy_trigger),
+    )

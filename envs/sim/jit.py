@@ -7,10 +7,12 @@ from typing import Any
 
 import numba as nb
 
-OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}  # _nrt is no part of numba's type stubs
+from ...compat import numba_options
+
+OPTIONS: dict[str, Any] = numba_options()
 
 
-def borrowing(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that neither allocates nor returns an array, without counting references to those it is given.
 
     Its caller holds them. Counting took more than half of the simulator's time: an atomic operation for every array

@@ -22,6 +22,8 @@ else:
     PresetFloat = float | None
 OF_THE_PRESET: Any = None
 
+PLAN_BITS = (16, 8, 4)  # precisions at which a plan may send a KV cache [bit]
+
 
 def require_finite(config) -> None:
     """Raise ValueError if a number in the dataclass `config` is infinite or not a number: time would stand still."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import borrowing
-from .state import Tables
+from .jit import kernel
+from .mobility import MapTables
 
 HORIZON_S, STEP_S = 5.0, 0.25
 REFRESH_S = 0.5  # a prediction stands for a tenth of the horizon; at 0.1 s intervals this is a fifth of the cost
 
 
-@borrowing
+@kernel
 def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, since_s, was_dbm):
     """The next handover of UE `u` as (cell, absolute time [s]); (-1, inf) when none falls within the horizon.
 
@@ -82,8 +82,8 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
     return -1, np.inf
 
 
-@borrowing
-def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving, rsrp, since_s,
+@kernel
+def predict_env(e, state, params, tables: MapTables, weight, every, cell, time_s, serving, rsrp, since_s,
                 was_dbm):
     """Bring the predictions of all UEs of environment `e` up to date, in place.
 

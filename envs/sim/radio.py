@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from .jit import borrowing
-from .state import INTERRUPTED, Tables
+from .jit import kernel
+from .mobility import MapTables
+from .params import RadioConfig
 from .streams import RADIO, normals
 
 THERMAL_NOISE_DBM_HZ = -174.0
+SUBCARRIER_HZ = 30e3
 LOG_PER_DB = math.log(10.0) / 10.0
 
 
-@borrowing
+@kernel
 def path_gains_db(gain_db, row, col, out):
     """Bilinear path gain [dB] towards every gNB at fractional grid coordinates (row, col), clamped at the edge.
 
@@ -32,7 +35,7 @@ def path_gains_db(gain_db, row, col, out):
         out[cell] = top * (1.0 - a) + bottom * a
 
 
-@borrowing
+@kernel
 def efficiency(table, low_db, step_db, sinr_db):
     """Spectral efficiency [bit/s/Hz] from the PHY table by linear interpolation; 0 below it, flat above it."""
     at = (sinr_db - low_db) / step_db
@@ -44,8 +47,8 @@ def efficiency(table, low_db, step_db, sinr_db):
     return table[i] + (at - i) * (table[i + 1] - table[i])
 
 
-@borrowing
-def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, first):
+@kernel
+def measure(ue, u, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step, first):
     """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
 
     Writes the path gains of UE `u` into `gain_db` [C], for update_links; `noise` [C] is scratch.
@@ -61,29 +64,29 @@ def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, firs
         rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
 
 
-@borrowing
+@kernel
 def update_load(ue, cell, p):
-    """Share of the resources that each gNB uses: background plus the UEs that stream through it, at most 1."""
+    """Share of the resources that each gNB uses: background plus its active UEs, at most 1."""
     for c in range(cell.shape[0]):
         cell[c].load = p.idle_load
     for u in range(ue.shape[0]):
-        if ue[u].streaming and ue[u].phase != INTERRUPTED:
+        if ue[u].active:
             c = ue[u].radio
             cell[c].load = min(1.0, cell[c].load + p.load_per_ue)
 
 
-@borrowing
-def update_links(ue, cell, p, tables: Tables, gain_db, active):
+@kernel
+def update_links(ue, cell, p, tables: MapTables, gain_db, sharers):
     """SINR of every UE under the present loads, and the time one token spends on the air.
 
-    Interference from gNB j is its received power times its load; the serving gNB shares its band equally among the
-    UEs that stream through it. `gain_db` [U, C] is what `measure` wrote; `active` is scratch, int64 [C].
+    Interference from gNB j is its received power times its load; the serving gNB shares its band equally among its
+    active UEs. `gain_db` [U, C] is what `measure` wrote; `sharers` is scratch, int64 [C].
     """
     cells = cell.shape[0]
-    active[:] = 0
+    sharers[:] = 0
     for u in range(ue.shape[0]):
-        if ue[u].streaming and ue[u].phase != INTERRUPTED:
-            active[ue[u].radio] += 1
+        if ue[u].active:
+            sharers[ue[u].radio] += 1
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
     for u in range(ue.shape[0]):
         me = ue[u]
@@ -98,7 +101,7 @@ def update_links(ue, cell, p, tables: Tables, gain_db, active):
                 monitored += power * p.monitoring_load
         me.sinr_db = 10.0 * math.log10(signal / interference)
         me.monitor_db = 10.0 * math.log10(signal / monitored)
-        rate = p.bandwidth_hz / max(1, active[me.radio]) * efficiency(
+        rate = p.bandwidth_hz / max(1, sharers[me.radio]) * efficiency(
             tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
         me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s
 
@@ -111,3 +114,15 @@ def noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
 def filter_weight(k: float, interval_s: float) -> float:
     """Weight a of a new measurement per interval: a = 1/2^(k/4) at the 200 ms the standard assumes, rescaled."""
     return 1.0 - (1.0 - 0.5 ** (k / 4.0)) ** (interval_s / 0.2)
+
+
+def radio_params(config: RadioConfig, phy, interval_s: float) -> dict[str, Any]:
+    """RADIO_PARAMS of a configuration and a PHY table with `sinr_db` [N] (uniform)."""
+    return dict(
+        tx_power_dbm=config.tx_power_dbm, noise_dbm=noise_dbm(config.bandwidth_hz, config.noise_figure_db),
+        subcarriers_db=10.0 * np.log10(config.bandwidth_hz / SUBCARRIER_HZ), bandwidth_hz=config.bandwidth_hz,
+        idle_load=config.idle_load, load_per_ue=config.load_per_ue, token_payload_bits=config.token_payload_bits,
+        max_air_s=config.max_air_s, filter_a=filter_weight(config.filter_k, interval_s),
+        measurement_noise_db=config.measurement_noise_db, sinr_low_db=float(phy.sinr_db[0]),
+        sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]),
+    )

@@ -1,7 +1,8 @@
-"""Counter-based random streams: the same draw for the same (key, who, what, how-manieth), whatever happened before.
+"""Counter-based random streams: the same draw for the same (key, who, what, count), whatever happened before.
 
 A policy that delays one session must not change the speed of another UE, or policies would face different worlds on
-the same seed. So nothing in the simulator consumes a shared generator: every draw is a hash of its own address.
+the same seed. So nothing in the simulator consumes a shared generator: every draw is a hash of its own address, which
+says who draws (a UE, a convoy or a cell), what (one of the names below, different within a concern), and a count.
 """
 
 from __future__ import annotations
@@ -9,10 +10,18 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from .jit import OPTIONS, borrowing
+from .jit import OPTIONS, kernel
 
 CONCERNS = ("mobility", "radio", "sessions", "world", "policy")
 MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
+
+# What is drawn, by concern. The measurement noise (`normals`) has addresses of its own in RADIO.
+MOTION_SPEED, MOTION_START, MOTION_FIRST_LEG, MOTION_DESTINATION, MOTION_SAMPLE = range(5)
+RADIO_ATTEMPTS = 1 << 20  # transmissions of a transport block (kvroam.envs.scenes.exact_phy)
+SESSION_CONTEXT, SESSION_SCRIPT, SESSION_ANSWER, SESSION_PAUSE, SESSION_BEGUN, SESSION_PROMPT, SESSION_OFFSET = range(7)
+(SERVER_SPEED, LINK_EGRESS, LINK_INGRESS, MEASUREMENT_OFFSET, LINK_EGRESS_VARIES, LINK_INGRESS_VARIES,
+ SERVER_MEMORY) = range(7)
+TURNS_PER_SESSION = 1000  # counts that the turns of one session have for themselves
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -65,7 +74,7 @@ def normal_quantiles() -> np.ndarray:
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-@borrowing
+@kernel
 def normals(key, who, count, quantiles, out):
     """Fill `out` with standard normal draws, four per 64-bit draw: every step needs one per UE and cell.
 

@@ -14,7 +14,7 @@ from ..handover import observations
 from ..handover.actions import action_space
 from ..handover.config import HandoverConfig, resolve
 from ..handover.view import NetworkView
-from ..sim.state import PLAN
+from ..handover.world.state import PLAN
 from .controller import Config, ControllerEnv, ControllerVectorEnv
 
 Others = str | Path | Callable[[NetworkView], np.ndarray] | Any

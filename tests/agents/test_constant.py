@@ -8,8 +8,8 @@ import pytest
 from kvroam.agents.handover.constant import ConstantPlan
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.sim.state import DETOUR as STAY
-from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
+from kvroam.envs.handover.world.state import DETOUR as STAY
+from kvroam.envs.handover.world.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
 from kvroam.settings.loader import load
 
 QUICK = ["scoring.mode=none", "episode_s=40.0", "mobility.vehicle_share=1.0"]

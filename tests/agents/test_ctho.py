@@ -11,6 +11,7 @@ from kvroam.agents.handover.ctho import CtHO, solve
 from kvroam.agents.handover.fixed import CacheHandover, TokenHandover
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.simulator import Simulator
+from kvroam.envs.handover.world.state import RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -19,7 +20,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import RESUMED
 
 QWEN = dict(backhaul_tokens_per_s=4.5e9 / 458_752, prefill_s_per_token=9.4267e-5, prefill_overhead_s=2.4e-3,
             cycle_s=0.01)

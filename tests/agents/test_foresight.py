@@ -9,8 +9,8 @@ from kvroam.agents.handover.foresight import Foresight, next_changes
 from kvroam.agents.registry import make
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.sim.state import DETOUR as STAYS
-from kvroam.envs.sim.state import RESUMED
+from kvroam.envs.handover.world.state import DETOUR as STAYS
+from kvroam.envs.handover.world.state import RESUMED
 from kvroam.settings.loader import load
 
 # Radio links do not fail here: failures depend on interference, and so on what policies do.

@@ -9,7 +9,7 @@ from scipy import optimize
 from kvroam.agents.handover import jmsra
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.sim.state import KV, RESUMED, TOKEN
+from kvroam.envs.handover.world.state import KV, RESUMED, TOKEN
 from kvroam.settings.loader import load
 
 

@@ -13,7 +13,7 @@ from kvroam import agents
 from kvroam.agents.handover.catalogue import ALIASES, CATALOGUE
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import Experiment
-from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, PLAN
 from kvroam.errors import PolicyError
 from kvroam.settings.loader import load
 

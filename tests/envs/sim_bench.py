@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
+from kvroam.envs.handover.world.state import DETOUR, OPENED, RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -16,7 +17,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import DETOUR, OPENED, RESUMED
 
 NEVER = 1e9
 RADIO_S = 0.05  # radio interruption [s]

@@ -7,9 +7,9 @@ from kvroam.envs import scenes
 from kvroam.envs.base.core import HandoverCore
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import INTERRUPTED, State, allocate
 from kvroam.envs.scenes.exact_phy import ExactPhy, active, attempts
 from kvroam.envs.sim.params import RadioConfig
-from kvroam.envs.sim.state import INTERRUPTED, State, allocate
 from kvroam.envs.sim.streams import keys
 
 RADIO = RadioConfig()

@@ -16,8 +16,8 @@ import kvroam  # noqa: F401
 from kvroam.envs import HandoverCentralEnv, HandoverCore, HandoverEgoEnv, HandoverEnv, env
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import KV
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.state import KV
 from kvroam.envs.views.sb3 import HandoverVecEnv
 from kvroam.envs.views.wrappers import BoxActions, ParallelDictActions
 

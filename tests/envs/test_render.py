@@ -15,11 +15,11 @@ import pytest
 
 from kvroam.envs import HandoverEnv
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
+from kvroam.envs.handover.world.state import CELL, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 from kvroam.envs.render import Renderer, palette, reading
 from kvroam.envs.render.chart import ceiling
 from kvroam.envs.render.city import STATE_COLOURS
 from kvroam.envs.render.ground import cell_colours
-from kvroam.envs.sim.state import CELL, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 
 CONFIG = HandoverConfig(num_ues=6, episode_s=3.0, scoring=ScoringConfig(mode="none"))
 

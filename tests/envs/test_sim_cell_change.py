@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvroam.envs.handover.world.state import PARAMS, UE
 from kvroam.envs.sim.cell_change import a3_event, reset_timers
-from kvroam.envs.sim.state import PARAMS, UE
 
 from .sim_bench import Bench
 

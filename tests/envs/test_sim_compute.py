@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvroam.envs.sim.state import DETOUR, KV, TOKEN
+from kvroam.envs.handover.world.state import DETOUR, KV, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, Bench
 

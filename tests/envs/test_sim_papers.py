@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kvroam.agents.handover.ctho import solve
+from kvroam.envs.handover.world.state import CONTINUE, KV, SPLIT, TOKEN
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.state import CONTINUE, KV, SPLIT, TOKEN
 
 from .sim_bench import RADIO_S, Bench
 

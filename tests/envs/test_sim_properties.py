@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.envs.handover.world.simulator import Simulator
+from kvroam.envs.handover.world.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -16,7 +17,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 
 from .sim_bench import server_by_events
 from .test_sim_conservation import UES, arbitrary_plans

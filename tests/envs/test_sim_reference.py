@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
 from kvroam.envs.sim.streams import WORLD, uniform
 
 from .sim_bench import KV_BITS, LINK_BPS, RADIO_S, REESTABLISHMENT_S, SERVING, Bench

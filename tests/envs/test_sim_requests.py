@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.metrics import EpisodeMeter
-from kvroam.envs.sim.state import ANSWER, DETOUR, FLOW, IDLE, KV, NO_JOB, OPENED, RUNNING, SPLIT, TOKEN, WAITING
+from kvroam.envs.handover.world.state import (
+    ANSWER,
+    DETOUR,
+    FLOW,
+    IDLE,
+    KV,
+    NO_JOB,
+    OPENED,
+    RUNNING,
+    SPLIT,
+    TOKEN,
+    WAITING,
+)
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 

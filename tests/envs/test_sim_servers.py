@@ -11,8 +11,8 @@ from kvroam.envs.handover.actions import masks
 from kvroam.envs.handover.config import ActionConfig
 from kvroam.envs.handover.observations import OWN, PER_CANDIDATE, observe
 from kvroam.envs.handover.view import NetworkView
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 from kvroam.envs.sim.params import ComputeConfig
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, RADIO_S, Bench
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.state import KV
 from kvroam.envs.sim.params import BackhaulConfig
-from kvroam.envs.sim.state import KV
 from kvroam.envs.sim.streams import WORLD, uniform
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, Bench, restore_s
