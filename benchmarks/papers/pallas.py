@@ -70,7 +70,7 @@ class Rig:
         self.sim.reset()
         ue, now, users = self.sim.state.ue[0], 0.0, len(tau)
         ue["radio"] = ue["server"] = ue["target"] = 0
-        ue["phase"], ue["streaming"], ue["left"] = IDLE, True, 1e9
+        ue["phase"], ue["streaming"], ue["answer_left"] = IDLE, True, 1e9
         ue["context"] = ue["snapshot"] = ue["shipped"] = context - tau * self.serving.decode_tokens_per_s
         cut, seconds, tokens, over_s = np.full(users, np.nan), 0.0, 0.0, np.inf
         while now < over_s:

@@ -234,7 +234,7 @@ def worst_interruption(city, phy, policy, contexts, capacity_bps=2e9):
     sim.reset()
     ue = sim.state.ue[0]
     ue["radio"] = ue["server"] = ue["target"] = 0
-    ue["streaming"], ue["left"], ue["context"] = False, 1e9, contexts
+    ue["streaming"], ue["pause_left_s"], ue["context"] = False, 1e9, contexts
     ue["fire_s"], ue["fire_cell"] = 0.05, 1
     view, worst, resumed = NetworkView(sim, 3), 0.0, 0
     while resumed < users:

@@ -70,7 +70,7 @@ class Bench:
         me["radio"], me["previous"] = radio, -1
         me["server"] = me["target"] = radio if server is None else server
         me["context"] = me["snapshot"] = me["shipped"] = context
-        me["streaming"], me["left"] = streaming, NEVER
+        me["streaming"], me["answer_left"], me["pause_left_s"] = streaming, NEVER, NEVER
 
     def plan(self, u: int, **fields: float) -> None:
         """Change fields of the plan of UE `u`; they hold until changed again."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.envs.handover.world.state import PARAMS, UE
-from kvroam.envs.sim.cell_change import a3_event, reset_timers
+from kvroam.envs.sim.cell_change import a3_event, forget_events
 
 from .sim_bench import Bench
 
@@ -33,7 +33,7 @@ def handovers(margin_db: np.ndarray, ttt_s: float = 0.16, phase_s: float = 0.0) 
         assert (ue["fire_cell"][0] == -1) == np.isinf(ue["fire_s"][0])
         if ue["fire_s"][0] < (k + 1) * STEP_S:
             done.append((float(ue["fire_s"][0]), int(ue["fire_cell"][0])))
-            reset_timers(0, since)
+            forget_events(ue, 0, since)
     return done
 
 

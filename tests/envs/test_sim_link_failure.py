@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs.handover.world.link_failure import monitor
 from kvroam.envs.handover.world.state import DETOUR, IDLE, INTERRUPTED, KV, PARAMS, TOKEN, UE
+from kvroam.envs.sim.link_monitoring import monitor
 from kvroam.envs.sim.params import RadioConfig
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, NEVER, REESTABLISHMENT_S, Bench, restore_s

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
-from kvroam.envs.sim.streams import WORLD, uniform
+from kvroam.envs.sim.streams import LINK_EGRESS_VARIES, LINK_INGRESS_VARIES, WORLD, uniform
 
 from .sim_bench import KV_BITS, LINK_BPS, RADIO_S, REESTABLISHMENT_S, SERVING, Bench
 
@@ -90,7 +90,8 @@ class Reference:
         """Capacity of a link now."""
         if self.keys is None:
             return LINK_BPS
-        draw = uniform(self.keys[WORLD], c, 4 if side == "out" else 5, int(self.now / PERIOD_S + 1e-9))
+        what = LINK_EGRESS_VARIES if side == "out" else LINK_INGRESS_VARIES
+        draw = uniform(self.keys[WORLD], c, what, int(self.now / PERIOD_S + 1e-9))
         return LINK_BPS * math.exp(math.log(VARIATION) * (2.0 * draw - 1.0))
 
     def work(self, c: int, tokens: float) -> tuple[float, int]:
@@ -392,7 +393,7 @@ def test_the_simulator_and_the_reference_agree(city, phy, seed, features):
         users.append(User(radio, float(generator.integers(50, 2500)), bool(u % 2), server))
         bench.put(u, radio, server, users[u].context, users[u].streaming)
         if "prompts" in features and not users[u].streaming:
-            bench.ue[u]["left"] = users[u].ask_at = float(generator.uniform(0.0, 2.0))
+            bench.ue[u]["pause_left_s"] = users[u].ask_at = float(generator.uniform(0.0, 2.0))
     reference = Reference(users, list(speed), "chunked" in features, places,
                           bench.sim.state.keys[0] if "variation" in features else None)
     for k in range(60):

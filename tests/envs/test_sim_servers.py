@@ -196,7 +196,7 @@ def test_a_new_session_without_room_opens_where_there_is_most(city, phy):
     for u in (1, 2):
         bench.put(u, radio=1)
     bench.put(3, radio=1, server=2, context=8000.0)
-    bench.ue[3]["left"] = 0.05
+    bench.ue[3]["pause_left_s"] = 0.05
     bench.step()
     assert len(bench.opened(3)) == 1
     assert (bench.ue[3]["radio"], bench.ue[3]["server"]) == (1, 5)
