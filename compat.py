@@ -14,8 +14,9 @@ def numba_accepts(option: str) -> bool:
     """Whether numba compiles a function with the option set to False."""
     import numba
 
+    options: dict[str, Any] = {option: False}
     try:
-        numba.njit("int64()", **{option: False})(lambda: 0)
+        numba.njit("int64()", **options)(lambda: 0)
     except Exception:  # which one depends on the version; any says that the option is not known
         return False
     return True

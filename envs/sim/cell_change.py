@@ -13,35 +13,41 @@ _ROUNDING_S = 1e-9
 
 
 @kernel
-def a3_event(ue, u, p, rsrp_dbm, a3_since_s, now_s):
-    """Update the A3 timers of UE `u` at a measurement and set the handover that follows if nothing changes.
+def a3_events(ue, p, rsrp_dbm, a3_since_s, now_s):
+    """Update the A3 timers of every UE at a measurement and set the handover that follows if nothing changes.
 
     Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held for the
     time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell. Measurements of different
     UEs are offset by `phase_s`, so that handovers do not all fall on the same instants; one whose instant comes after
     the time-to-trigger has run out does not undo the handover. With trigger policy the event is a report only, and ends
-    when its leaving condition holds.
+    when its leaving condition holds. A UE whose link has failed reports nothing.
     """
-    me = ue[u]
-    serving = rsrp_dbm[u, me.radio]
-    me.fire_s, me.fire_cell = np.inf, -1
-    best = -np.inf
-    for c in range(rsrp_dbm.shape[1]):
-        if c == me.radio:
-            a3_since_s[u, c] = np.inf
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.reconnect_s < np.inf:
             continue
-        margin = rsrp_dbm[u, c] - serving - p.a3_offset_db
-        if a3_since_s[u, c] == np.inf:
-            if margin > p.hysteresis_db:
-                a3_since_s[u, c] = now_s + me.phase_s
-        elif margin < -p.hysteresis_db and (p.policy_trigger == 1 or (
-                now_s + me.phase_s <= a3_since_s[u, c] + p.time_to_trigger_s + _ROUNDING_S)):
-            a3_since_s[u, c] = np.inf
-        fire = a3_since_s[u, c] + p.time_to_trigger_s
-        if fire < me.fire_s or (fire == me.fire_s and fire < np.inf and rsrp_dbm[u, c] > best):
-            me.fire_s, me.fire_cell, best = fire, c, rsrp_dbm[u, c]
-    # A timer that ran out between two measurements takes effect at once, never in the past.
-    me.fire_s = max(me.fire_s, now_s)
+        radio, at_s = me.radio, now_s + me.phase_s
+        serving = rsrp_dbm[u, radio]
+        fire_s, fire_cell, best = np.inf, -1, -np.inf
+        for c in range(rsrp_dbm.shape[1]):
+            since_s = a3_since_s[u, c]
+            if c == radio:
+                a3_since_s[u, c] = np.inf
+                continue
+            margin = rsrp_dbm[u, c] - serving - p.a3_offset_db
+            if since_s == np.inf:
+                if not margin > p.hysteresis_db:
+                    continue
+                a3_since_s[u, c] = since_s = at_s
+            elif margin < -p.hysteresis_db and (p.policy_trigger == 1 or (
+                    at_s <= since_s + p.time_to_trigger_s + _ROUNDING_S)):
+                a3_since_s[u, c] = np.inf
+                continue
+            due_s = since_s + p.time_to_trigger_s
+            if due_s < fire_s or (due_s == fire_s and rsrp_dbm[u, c] > best):
+                fire_s, fire_cell, best = due_s, c, rsrp_dbm[u, c]
+        # A timer that ran out between two measurements takes effect at once, never in the past.
+        me.fire_s, me.fire_cell = max(fire_s, now_s), fire_cell
 
 
 @kernel

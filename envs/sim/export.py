@@ -42,9 +42,8 @@ def export_trace(scene, phy, out: Path, *, seed: int, num_ues: int, duration_s: 
     width = len(str(num_ues - 1))
     lines = ["time,id,x,y"]
     for k in range(round(duration_s / step_s) + 1):
-        for u in range(num_ues):
-            if k > 0:
-                move(ue, u, p, tables, draws)
-            lines.append(f"{k * step_s:.6g},{u:0{width}d},{ue[u]['x']:.3f},{ue[u]['y']:.3f}")
+        if k > 0:
+            move(ue, p, tables, draws)
+        lines += [f"{k * step_s:.6g},{u:0{width}d},{me['x']:.3f},{me['y']:.3f}" for u, me in enumerate(ue)]
     write_whole(out, lambda draft: draft.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     return len(lines) - 1

@@ -15,22 +15,23 @@ from .jit import kernel
 
 
 @kernel
-def monitor(ue, u, p, now_s):
-    """Start T310 of UE `u` when it is out of sync (below Q_out), stop it when it is in sync (above Q_in).
+def monitor(ue, p, now_s):
+    """Start T310 of every UE that is out of sync (below Q_out), stop it where it is in sync (above Q_in).
 
     As with event A3, the indications of different UEs are offset by `phase_s`; one that comes after T310 has run out
     does not undo the failure.
     Source: TS 38.331, 5.3.10.1 to 5.3.10.3; TS 38.133, 8.1 for Q_out and Q_in.
     """
-    me = ue[u]
-    if me.reconnect_s < np.inf:
-        return
-    at_s = now_s + me.phase_s
-    if me.t310_s == np.inf:
-        if me.monitor_db < p.q_out_db:
-            me.t310_s = at_s + p.t310_s
-    elif me.monitor_db > p.q_in_db and at_s <= me.t310_s:
-        me.t310_s = np.inf
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.reconnect_s < np.inf:
+            continue
+        at_s = now_s + me.phase_s
+        if me.t310_s == np.inf:
+            if me.monitor_db < p.q_out_db:
+                me.t310_s = at_s + p.t310_s
+        elif me.monitor_db > p.q_in_db and at_s <= me.t310_s:
+            me.t310_s = np.inf
 
 
 @kernel

@@ -131,39 +131,33 @@ def _next_cell(ue, u, tables, keys):
 
 
 @kernel
-def move(ue, u, p, tables: MapTables, keys):
-    """Move UE `u` along its route, or along its trace, for one decision interval of `p.dt` seconds."""
-    me = ue[u]
-    x0, y0 = me.x, me.y
-    if p.trace_starts > 0:
-        me.sample = min(me.sample + 1, tables.tracks.shape[1] - 1)
-        me.x, me.y = tables.tracks[u, me.sample, 0], tables.tracks[u, me.sample, 1]
-        me.speed = math.sqrt((me.x - x0) ** 2 + (me.y - y0) ** 2) / p.dt
-    else:
-        _walk(ue, u, p, tables, keys)
+def move(ue, p, tables: MapTables, keys):
+    """Move every UE along its route, or along its trace, for one decision interval of `p.dt` seconds."""
     weight = p.dt / (p.dt + _SMOOTHING_S)
-    me.vx += weight * ((me.x - x0) / p.dt - me.vx)
-    me.vy += weight * ((me.y - y0) / p.dt - me.vy)
-
-
-@kernel
-def _walk(ue, u, p, tables: MapTables, keys):
-    """Go on along the street path to the destination, and to the next one."""
-    me = ue[u]
-    time = p.dt
-    if me.departs_in_s > 0.0:
-        wait = min(me.departs_in_s, time)
-        me.departs_in_s -= wait
-        time -= wait
-    left = me.speed * time
-    while left > 0.0:
-        gx, gy = p.origin_x + me.col * p.pitch_m, p.origin_y + me.row * p.pitch_m
-        dx, dy = gx - me.x, gy - me.y
-        distance = math.sqrt(dx * dx + dy * dy)
-        if distance > left:
-            me.x += dx / distance * left
-            me.y += dy / distance * left
-            break
-        me.x, me.y = gx, gy
-        left -= distance
-        _next_cell(ue, u, tables, keys)
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        x0, y0 = me.x, me.y
+        if p.trace_starts > 0:
+            me.sample = min(me.sample + 1, tables.tracks.shape[1] - 1)
+            me.x, me.y = tables.tracks[u, me.sample, 0], tables.tracks[u, me.sample, 1]
+            me.speed = math.sqrt((me.x - x0) ** 2 + (me.y - y0) ** 2) / p.dt
+        else:
+            time = p.dt
+            if me.departs_in_s > 0.0:
+                wait = min(me.departs_in_s, time)
+                me.departs_in_s -= wait
+                time -= wait
+            left = me.speed * time
+            while left > 0.0:
+                gx, gy = p.origin_x + me.col * p.pitch_m, p.origin_y + me.row * p.pitch_m
+                dx, dy = gx - me.x, gy - me.y
+                distance = math.sqrt(dx * dx + dy * dy)
+                if distance > left:
+                    me.x += dx / distance * left
+                    me.y += dy / distance * left
+                    break
+                me.x, me.y = gx, gy
+                left -= distance
+                _next_cell(ue, u, tables, keys)
+        me.vx += weight * ((me.x - x0) / p.dt - me.vx)
+        me.vy += weight * ((me.y - y0) / p.dt - me.vy)

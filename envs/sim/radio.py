@@ -48,20 +48,26 @@ def efficiency(table, low_db, step_db, sinr_db):
 
 
 @kernel
-def measure(ue, u, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step, first):
-    """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
+def measure(ue, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step, first):
+    """Measure RSRP of every UE towards every cell; layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
 
-    Writes the path gains of UE `u` into `gain_db` [C], for update_links; `noise` [C] is scratch.
+    Writes the path gains into `gain_db` [U, C], for update_links; `noise` [U, C] is scratch.
     """
-    me = ue[u]
-    path_gains_db(tables.gain_db, (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m, gain_db)
+    ues, cells = rsrp_dbm.shape
+    # One loop each: look-ups that wait for memory wait together.
+    for u in range(ues):
+        path_gains_db(tables.gain_db, (ue[u].y - p.origin_y) / p.pitch_m, (ue[u].x - p.origin_x) / p.pitch_m,
+                      gain_db[u])
     if p.measurement_noise_db > 0.0:
-        normals(keys[RADIO], u, step, tables.quantiles, noise)
+        for u in range(ues):
+            normals(keys[RADIO], u, step, tables.quantiles, noise[u])
     else:
         noise[:] = 0.0
-    for c in range(rsrp_dbm.shape[1]):
-        power = p.tx_power_dbm - p.subcarriers_db + gain_db[c] + p.measurement_noise_db * noise[c]
-        rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
+    sent_dbm, deviation_db, weight = p.tx_power_dbm - p.subcarriers_db, p.measurement_noise_db, p.filter_a
+    for u in range(ues):
+        for c in range(cells):
+            power = sent_dbm + gain_db[u, c] + deviation_db * noise[u, c]
+            rsrp_dbm[u, c] = power if first else (1.0 - weight) * rsrp_dbm[u, c] + weight * power
 
 
 @kernel

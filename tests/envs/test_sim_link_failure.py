@@ -26,7 +26,7 @@ def first_failure(sinr_db, t310_s: float, phase_s: float) -> float:
         if ue["t310_s"][0] < k * STEP_S:
             break
         ue["monitor_db"] = value
-        monitor(ue, 0, params[0], k * STEP_S)
+        monitor(ue, params[0], k * STEP_S)
     return float(ue["t310_s"][0])
 
 

@@ -48,24 +48,21 @@ class Walkers:
         cells = self.tables.gain_db.shape[2]
         self.ue, self.cell = np.zeros(UES, np.dtype([*MOTION, *RADIO])), np.zeros(cells, np.dtype(LOAD))
         self.rsrp_dbm, self.since_s = np.zeros((UES, cells)), np.full((UES, cells), np.inf)
-        self.gain_db, self.noise, self.sharers = np.zeros((UES, cells)), np.zeros(cells), np.zeros(cells, np.int64)
+        self.gain_db, self.noise, self.sharers = np.zeros((UES, cells)), np.zeros((UES, cells)), np.zeros(cells, np.int64)
         self.keys, self.step = keys(seed), 0
         self.ue["reconnect_s"] = self.ue["t310_s"] = np.inf
         self.ue["previous"], self.ue["since_s"] = -1, -np.inf
         for u in range(UES):
             mobility.place(self.ue, u, self.p, self.tables, self.keys)
             self.ue[u]["phase_s"] = STEP_S * uniform(self.keys[WORLD], u, MEASUREMENT_OFFSET, 0)
-            self.measure(u, first=True)
-        self.update()
+        self.measure(first=True)
 
-    def measure(self, u: int, first: bool) -> None:
-        radio.measure(self.ue, u, self.p, self.tables, self.keys, self.rsrp_dbm, self.gain_db[u], self.noise, self.step,
+    def measure(self, first: bool) -> None:
+        radio.measure(self.ue, self.p, self.tables, self.keys, self.rsrp_dbm, self.gain_db, self.noise, self.step,
                       first)
         if first:
-            self.ue[u]["radio"] = np.argmax(self.rsrp_dbm[u])
-        cell_change.a3_event(self.ue, u, self.p, self.rsrp_dbm, self.since_s, self.step * self.p["dt"])
-
-    def update(self) -> None:
+            self.ue["radio"] = np.argmax(self.rsrp_dbm, axis=1)
+        cell_change.a3_events(self.ue, self.p, self.rsrp_dbm, self.since_s, self.step * self.p["dt"])
         radio.update_load(self.ue, self.cell, self.p)
         radio.update_links(self.ue, self.cell, self.p, self.tables, self.gain_db, self.sharers)
 
@@ -76,9 +73,8 @@ class Walkers:
             if at_s < self.step * self.p["dt"]:
                 cell_change.forget_events(self.ue, u, self.since_s)
                 cell_change.enter(self.ue, u, cell, at_s)
-            mobility.move(self.ue, u, self.p, self.tables, self.keys)
-            self.measure(u, first=False)
-        self.update()
+        mobility.move(self.ue, self.p, self.tables, self.keys)
+        self.measure(first=False)
 
 
 def test_walkers_alone_walk_and_change_cell_as_in_the_world_of_handover(city, phy):

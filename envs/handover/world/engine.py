@@ -51,7 +51,7 @@ class Scratch(NamedTuple):
     egress: np.ndarray  # float64 [C] [bit/s]
     ingress: np.ndarray
     gain_db: np.ndarray  # float64 [U, C]
-    noise: np.ndarray  # float64 [C]
+    noise: np.ndarray
     head: np.ndarray  # int64 [C]
     share: np.ndarray  # float64 [C]
     since: np.ndarray
@@ -64,7 +64,7 @@ def allocate_scratch(ues, cells):
     """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
                    np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
-                   np.empty(cells), np.empty((ues, cells)), np.empty(cells), np.empty(cells, np.int64),
+                   np.empty(cells), np.empty((ues, cells)), np.empty((ues, cells)), np.empty(cells, np.int64),
                    np.empty(cells), np.empty(cells), np.empty(cells, np.int64), np.zeros(1, FLOW))
 
 
@@ -91,11 +91,11 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     for u in range(ue.shape[0]):
         ue[u].server, ue[u].phase = -1, IDLE
     a3_since_s[:] = _NEVER
-    gain_db, noise = scratch.gain_db, scratch.noise
+    for u in range(ue.shape[0]):
+        mobility.place(ue, u, p, tables.city, keys)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, 0, True)
     for u in range(ue.shape[0]):
         me = ue[u]
-        mobility.place(ue, u, p, tables.city, keys)
-        radio.measure(ue, u, p, tables.city, keys, rsrp_dbm, gain_db[u], noise, 0, True)
         me.radio = np.argmax(rsrp_dbm[u])
         me.previous, me.since_s = -1, -_NEVER
         me.phase_s = p.dt * uniform(keys[WORLD], u, MEASUREMENT_OFFSET, 0)
@@ -104,15 +104,14 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.session = 0
         migration.open_session(ue, u, cell, p, keys)
         sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
-        migration.settle(ue, u)
         me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
         me.weight = 1.0
         me.handover_s = me.reattach_s = -_NEVER
-        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
+    cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, 0.0)
+    migration.settle(ue)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables.city, gain_db, scratch.sharers)
-    for u in range(ue.shape[0]):
-        monitor(ue, u, p, 0.0)
+    radio.update_links(ue, cell, p, tables.city, scratch.gain_db, scratch.sharers)
+    monitor(ue, p, 0.0)
 
 
 @kernel
@@ -123,7 +122,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     ues, cells = ue.shape[0], cell.shape[0]
     source, target, owner, weight, rate = scratch.source, scratch.target, scratch.owner, scratch.weight, scratch.rate
     decode, room, demand = scratch.decode, scratch.room, scratch.demand
-    egress, ingress, gain_db, noise = scratch.egress, scratch.ingress, scratch.gain_db, scratch.noise
+    egress, ingress = scratch.egress, scratch.ingress
     # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
     head, share = scratch.head, scratch.share
     for c in range(cells):
@@ -134,14 +133,13 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     world.events = world.answers = 0
     for u in range(ues):
         flow[u] = scratch.nothing[0]
-        migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+    migration.apply_plans(ue, plan, cell, p, now, flow)
     if p.policy_trigger == 1:
         trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
 
     while True:
-        for u in range(ues):
-            migration.complete(ue, u, p, now)
-            migration.settle(ue, u)
+        migration.complete(ue, p, now)
+        migration.settle(ue)
         flows = 0
         for u in range(ues):
             if ue[u].phase != IDLE and ue[u].bits_left > 0.0:
@@ -153,6 +151,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
 
         if p.chunked == 1:
             chunked.serve(ue, cell, p, now, head, share, scratch.since)
+
+        decode_rates(ue, p, cell, now, head, decode)
 
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
         at, what, who = end, _END, 0
@@ -170,7 +170,6 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         start_at, start_cell = _NEVER, 0
         for u in range(ues):
             me = ue[u]
-            decode[u] = decode_rate(ue, u, p, cell, now, head)
             if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
             if me.t310_s < at:
@@ -258,26 +257,26 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for u in range(ues):
         if ue[u].phase == PREPARING:
             migration.ship_increment(ue, u, p)
-        mobility.move(ue, u, p, tables.city, keys)
-        radio.measure(ue, u, p, tables.city, keys, rsrp_dbm, gain_db[u], noise, world.step, False)
-        if ue[u].reconnect_s == _NEVER:
-            cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
+    mobility.move(ue, p, tables.city, keys)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step, False)
+    cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables.city, gain_db, scratch.sharers)
-    for u in range(ues):
-        monitor(ue, u, p, end)
+    radio.update_links(ue, cell, p, tables.city, scratch.gain_db, scratch.sharers)
+    monitor(ue, p, end)
 
 
 @kernel
-def decode_rate(ue, u, p, cell, now_s, head):
-    """Tokens per second that UE `u` produces now: 0 when thinking or interrupted, less while its server prefills."""
-    me = ue[u]
-    if not me.active:
-        return 0.0
-    if p.chunked == 1 and head[me.server] >= 0:
-        return 1.0 / (1.0 / p.decode_rate + chunked.chunk_s(ue, head[me.server], p, cell[me.server].speed))
-    busy = cell[me.server].busy_until > now_s
-    return p.decode_rate * (1.0 - p.decode_slowdown) if busy else p.decode_rate
+def decode_rates(ue, p, cell, now_s, head, rate):
+    """Write the tokens per second that every UE produces now: 0 when not active, less while its server prefills."""
+    slow = p.decode_rate * (1.0 - p.decode_slowdown)
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if not me.active:
+            rate[u] = 0.0
+        elif p.chunked == 1 and head[me.server] >= 0:
+            rate[u] = 1.0 / (1.0 / p.decode_rate + chunked.chunk_s(ue, head[me.server], p, cell[me.server].speed))
+        else:
+            rate[u] = slow if cell[me.server].busy_until > now_s else p.decode_rate
 
 
 @kernel

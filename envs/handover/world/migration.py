@@ -67,12 +67,13 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
 
 
 @kernel
-def settle(ue, u):
-    """Say whether tokens are sent to UE `u`: its session streams and its user can be reached.
+def settle(ue):
+    """Say to which UEs tokens are sent: those whose session streams and whose user can be reached.
 
-    To be called after every event; nothing else writes `active`.
+    Called after every event; nothing else writes `active`.
     """
-    ue[u].active = ue[u].streaming and ue[u].phase != INTERRUPTED
+    for u in range(ue.shape[0]):
+        ue[u].active = ue[u].streaming and ue[u].phase != INTERRUPTED
 
 
 @kernel
@@ -139,25 +140,27 @@ def ship_increment(ue, u, p):
 
 
 @kernel
-def apply_plan(ue, u, plan, cell, p, now_s, flow):
-    """What a plan changes at the start of a decision interval: weights, preparations begun or cancelled."""
-    me = ue[u]
-    if me.phase != IDLE:
-        me.weight = plan.weight
-        me.start_s = now_s + plan.hold
-    if me.phase == PREPARING and plan.target == CANCEL:
-        cancel(ue, u, flow)
-        me.phase = IDLE
-    wanted = plan.target >= 0 and plan.medium != DETOUR and plan.target != me.server and me.phase != INTERRUPTED
-    if wanted and not (me.phase == PREPARING and me.target == plan.target):
-        if me.phase == PREPARING:
-            cancel(ue, u, flow)
-            me.phase = IDLE
-        if memory.has_room(ue, cell, plan.target, p):
-            begin(ue, u, plan, plan.target, cell, p, now_s, now_s)
-            me.phase = PREPARING
-        else:
-            flow[u].refused += 1
+def apply_plans(ue, plan, cell, p, now_s, flow):
+    """What the plans [U] change at the start of a decision interval: weights, preparations begun or cancelled."""
+    for u in range(ue.shape[0]):
+        me, target = ue[u], plan[u].target
+        phase = me.phase
+        if phase != IDLE:
+            me.weight = plan[u].weight
+            me.start_s = now_s + plan[u].hold
+            if phase == PREPARING and target == CANCEL:
+                cancel(ue, u, flow)
+                me.phase = IDLE
+        wanted = target >= 0 and plan[u].medium != DETOUR and target != me.server and me.phase != INTERRUPTED
+        if wanted and not (me.phase == PREPARING and me.target == target):
+            if me.phase == PREPARING:
+                cancel(ue, u, flow)
+                me.phase = IDLE
+            if memory.has_room(ue, cell, target, p):
+                begin(ue, u, plan[u], target, cell, p, now_s, now_s)
+                me.phase = PREPARING
+            else:
+                flow[u].refused += 1
 
 
 @kernel
@@ -193,26 +196,27 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
 
 
 @kernel
-def complete(ue, u, p, now_s):
-    """Set the instant of resumption once prefill and transfer are done; commit a session that was detoured.
+def complete(ue, p, now_s):
+    """Set the instants of resumption once prefill and transfer are done; commit sessions that were detoured.
 
     Interruption = max(radio interruption, prefill end, transfer end) + restore + first decode step (design, section
     3). What arrived before the handover is restored already.
     """
-    me = ue[u]
-    if me.phase == IDLE or me.bits_left > 0.0 or me.job == WAITING or me.job == RUNNING:
-        return
-    if me.phase == PREPARING and me.target == me.radio:
-        # The UE is there already (its tokens took the detour): fetch the last tokens, then switch.
-        ship_increment(ue, u, p)
-        me.bits_late = me.bits_left
-        me.phase = INTERRUPTED
-        me.handover_s, me.reattach_s = now_s, -np.inf
-        sessions.interrupt_prompt(ue, u)
-        if me.bits_left > 0.0:
-            return
-    if me.phase == INTERRUPTED and me.resume_s == np.inf:
-        me.resume_s = max(now_s, me.reattach_s) + me.bits_late / 8.0 / p.restore_bps + 1.0 / p.decode_rate
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.phase == IDLE or me.bits_left > 0.0 or me.job == WAITING or me.job == RUNNING:
+            continue
+        if me.phase == PREPARING and me.target == me.radio:
+            # The UE is there already (its tokens took the detour): fetch the last tokens, then switch.
+            ship_increment(ue, u, p)
+            me.bits_late = me.bits_left
+            me.phase = INTERRUPTED
+            me.handover_s, me.reattach_s = now_s, -np.inf
+            sessions.interrupt_prompt(ue, u)
+            if me.bits_left > 0.0:
+                continue
+        if me.phase == INTERRUPTED and me.resume_s == np.inf:
+            me.resume_s = max(now_s, me.reattach_s) + me.bits_late / 8.0 / p.restore_bps + 1.0 / p.decode_rate
 
 
 @kernel
