@@ -228,17 +228,15 @@ class NetworkView:
 
 @nb.njit(cache=True)
 def _refresh(first, last, state, params, tables, weight, every, known, derived):
-    cells = state.cell.shape[1]
-    _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
-                   np.empty(cells))
+    scratch = predictor.allocate_scratch(state.cell.shape[1])
+    _refresh_range(first, last, state, params, tables, weight, every, known, derived, scratch)
 
 
 @kernel
-def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s, was_dbm):
+def _refresh_range(first, last, state, params, tables, weight, every, known, derived, scratch):
     next_cell, next_s, at_cell = known
     for e in range(first, last):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s,
-                              was_dbm)
+        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, scratch)
         _derive(e, state, params, derived)
 
 
@@ -279,17 +277,19 @@ def _derive(e, state, params, derived):
             prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
         radio, serving = me.radio, state.rsrp_dbm[e, u, me.radio]
         candidates[e, u, 0], margin_db[e, u, 0] = radio if me.server != radio else -1, 0.0
+        weakest = -np.inf  # of the strongest
         # One pass over the cells keeps the strongest in order; of equals the first stays ahead.
         for k in range(1, slots):
             candidates[e, u, k], margin_db[e, u, k] = -1, -np.inf
         for c in range(cells):
             power, k = state.rsrp_dbm[e, u, c], slots - 1
-            if c == radio or k < 1 or not power > margin_db[e, u, k]:
+            if not power > weakest or c == radio or k < 1:
                 continue
             while k > 1 and power > margin_db[e, u, k - 1]:
                 candidates[e, u, k], margin_db[e, u, k] = candidates[e, u, k - 1], margin_db[e, u, k - 1]
                 k -= 1
             candidates[e, u, k], margin_db[e, u, k] = c, power
+            weakest = margin_db[e, u, slots - 1]
         for k in range(1, slots):
             margin_db[e, u, k] = margin_db[e, u, k] - serving if candidates[e, u, k] >= 0 else 0.0
     for c in range(cells):

@@ -9,7 +9,8 @@ import numba as nb
 
 from ...compat import numba_options
 
-OPTIONS: dict[str, Any] = numba_options()
+# With error model numpy a division by zero gives an infinity instead of an exception that every caller must look for.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", **numba_options()}
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -48,7 +48,8 @@ class Walkers:
         cells = self.tables.gain_db.shape[2]
         self.ue, self.cell = np.zeros(UES, np.dtype([*MOTION, *RADIO])), np.zeros(cells, np.dtype(LOAD))
         self.rsrp_dbm, self.since_s = np.zeros((UES, cells)), np.full((UES, cells), np.inf)
-        self.gain_db, self.noise, self.sharers = np.zeros((UES, cells)), np.zeros((UES, cells)), np.zeros(cells, np.int64)
+        self.gain_db, self.noise = np.zeros((2, UES, cells))
+        self.sharers = np.zeros(cells, np.int64)
         self.keys, self.step = keys(seed), 0
         self.ue["reconnect_s"] = self.ue["t310_s"] = np.inf
         self.ue["previous"], self.ue["since_s"] = -1, -np.inf
