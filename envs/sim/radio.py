@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .exponential import exponentials
 from .jit import kernel
 from .mobility import MapTables
 from .params import RadioConfig
@@ -82,32 +83,35 @@ def update_load(ue, cell, p):
 
 
 @kernel
-def update_links(ue, cell, p, tables: MapTables, gain_db, sharers):
+def update_links(ue, cell, p, tables: MapTables, gain_db, received, sharers):
     """SINR of every UE under the present loads, and the time one token spends on the air.
 
     Interference from gNB j is its received power times its load; the serving gNB shares its band equally among its
-    active UEs. `gain_db` [U, C] is what `measure` wrote; `sharers` is scratch, int64 [C].
+    active UEs. `gain_db` [U C] is what `measure` wrote, row by row, and is spent; `received` [U C] and `sharers`, int64
+    [C], are scratch.
     """
-    cells = cell.shape[0]
+    ues, cells = ue.shape[0], cell.shape[0]
     sharers[:] = 0
-    for u in range(ue.shape[0]):
+    for u in range(ues):
         if ue[u].active:
             sharers[ue[u].radio] += 1
+    for i in range(ues * cells):
+        gain_db[i] = (p.tx_power_dbm + gain_db[i]) * LOG_PER_DB
+    exponentials(gain_db, received)
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
-    for u in range(ue.shape[0]):
-        me = ue[u]
-        signal, interference, monitored = 0.0, noise_mw, noise_mw
+    for u in range(ues):
+        me, first = ue[u], u * cells
+        radio, signal, interference, monitored = me.radio, 0.0, noise_mw, noise_mw
         for c in range(cells):
-            # exp is several times faster than 10 to the power of something.
-            power = math.exp((p.tx_power_dbm + gain_db[u, c]) * LOG_PER_DB)
-            if c == me.radio:
+            power = received[first + c]
+            if c == radio:
                 signal = power
             else:
                 interference += power * cell[c].load
                 monitored += power * p.monitoring_load
         me.sinr_db = 10.0 * math.log10(signal / interference)
         me.monitor_db = 10.0 * math.log10(signal / monitored)
-        rate = p.bandwidth_hz / max(1, sharers[me.radio]) * efficiency(
+        rate = p.bandwidth_hz / max(1, sharers[radio]) * efficiency(
             tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
         me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s
 

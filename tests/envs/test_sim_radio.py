@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
 from kvroam.envs.handover.world.state import INTERRUPTED, KV
+from kvroam.envs.sim.exponential import exponentials
 from kvroam.envs.sim.radio import efficiency, filter_weight, noise_dbm, path_gains_db
 
 from .sim_bench import Bench
@@ -153,3 +156,17 @@ def test_one_more_ue_that_streams_disturbs_the_other_cells_by_its_share_and_no_l
     assert (loud.ue["sinr_db"][:3] < quiet.ue["sinr_db"][:3]).all()
     assert loud.ue["sinr_db"][3] == quiet.ue["sinr_db"][3]
     assert (loud.ue["monitor_db"] == quiet.ue["monitor_db"]).all()
+
+
+def test_exponentials_are_those_of_exact_arithmetic():
+    generator = np.random.default_rng(0)
+    x = np.concatenate([generator.uniform(-60.0, 10.0, 2000), generator.uniform(-699.0, 699.0, 2000), [0.0, 1.0, -1.0]])
+    out = np.empty_like(x)
+    exponentials(x, out)
+    with localcontext() as context:
+        context.prec = 40
+        for value, found in zip(x, out, strict=True):
+            exact = Decimal(float(value)).exp()
+            assert abs(Decimal(float(found)) - exact) <= Decimal("0.52") * Decimal(float(np.spacing(found)))
+    exponentials(np.array([-701.0, -1e9, -np.inf]), out[:3])
+    assert (out[:3] == 0.0).all()

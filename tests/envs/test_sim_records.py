@@ -49,7 +49,7 @@ class Walkers:
         self.ue, self.cell = np.zeros(UES, np.dtype([*MOTION, *RADIO])), np.zeros(cells, np.dtype(LOAD))
         self.rsrp_dbm, self.since_s = np.zeros((UES, cells)), np.full((UES, cells), np.inf)
         self.gain_db, self.noise = np.zeros((2, UES, cells))
-        self.sharers = np.zeros(cells, np.int64)
+        self.received, self.sharers = np.zeros(UES * cells), np.zeros(cells, np.int64)
         self.keys, self.step = keys(seed), 0
         self.ue["reconnect_s"] = self.ue["t310_s"] = np.inf
         self.ue["previous"], self.ue["since_s"] = -1, -np.inf
@@ -65,7 +65,8 @@ class Walkers:
             self.ue["radio"] = np.argmax(self.rsrp_dbm, axis=1)
         cell_change.a3_events(self.ue, self.p, self.rsrp_dbm, self.since_s, self.step * self.p["dt"])
         radio.update_load(self.ue, self.cell, self.p)
-        radio.update_links(self.ue, self.cell, self.p, self.tables, self.gain_db, self.sharers)
+        radio.update_links(self.ue, self.cell, self.p, self.tables, self.gain_db.reshape(-1), self.received,
+                           self.sharers)
 
     def advance(self) -> None:
         self.step += 1

@@ -51,7 +51,9 @@ class Scratch(NamedTuple):
     egress: np.ndarray  # float64 [C] [bit/s]
     ingress: np.ndarray
     gain_db: np.ndarray  # float64 [U, C]
-    noise: np.ndarray
+    gains_db: np.ndarray  # the same, float64 [U C]
+    noise: np.ndarray  # float64 [U, C]
+    received: np.ndarray  # float64 [U C]
     head: np.ndarray  # int64 [C]
     share: np.ndarray  # float64 [C]
     since: np.ndarray
@@ -62,10 +64,12 @@ class Scratch(NamedTuple):
 @nb.njit(cache=True)
 def allocate_scratch(ues, cells):
     """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
+    gain_db = np.empty((ues, cells))
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
                    np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
-                   np.empty(cells), np.empty((ues, cells)), np.empty((ues, cells)), np.empty(cells, np.int64),
-                   np.empty(cells), np.empty(cells), np.empty(cells, np.int64), np.zeros(1, FLOW))
+                   np.empty(cells), gain_db, gain_db.reshape(-1), np.empty((ues, cells)), np.empty(ues * cells),
+                   np.empty(cells, np.int64), np.empty(cells), np.empty(cells), np.empty(cells, np.int64),
+                   np.zeros(1, FLOW))
 
 
 @kernel
@@ -110,7 +114,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, 0.0)
     migration.settle(ue)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables.city, scratch.gain_db, scratch.sharers)
+    radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
     monitor(ue, p, 0.0)
 
 
@@ -261,7 +265,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step, False)
     cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables.city, scratch.gain_db, scratch.sharers)
+    radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
     monitor(ue, p, end)
 
 

@@ -104,7 +104,7 @@ MIGRATION = [
     ("rlf", "b1"),  # the radio link failed in this interruption
 ]
 
-UE = np.dtype([*MOTION, *RADIO, *SESSION, *REQUEST, *PROMPT, *MIGRATION])
+UE = np.dtype([*MOTION, *RADIO, *SESSION, *REQUEST, *PROMPT, *MIGRATION], align=True)
 
 CELL = np.dtype([*SERVER, *LINKS, *LOAD])
 
