@@ -49,10 +49,11 @@ def efficiency(table, low_db, step_db, sinr_db):
 
 
 @kernel
-def measure(ue, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step, first):
+def measure(ue, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step):
     """Measure RSRP of every UE towards every cell; layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
 
-    Writes the path gains into `gain_db` [U, C], for update_links; `noise` [U, C] is scratch.
+    Writes the path gains into `gain_db` [U, C], for update_links; `noise` [U, C] is scratch. Step 0
+    is the first measurement, which the filter begins with.
     """
     ues, cells = rsrp_dbm.shape
     # One loop each: look-ups that wait for memory wait together.
@@ -68,7 +69,7 @@ def measure(ue, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step, firs
     for u in range(ues):
         for c in range(cells):
             power = sent_dbm + gain_db[u, c] + deviation_db * noise[u, c]
-            rsrp_dbm[u, c] = power if first else (1.0 - weight) * rsrp_dbm[u, c] + weight * power
+            rsrp_dbm[u, c] = power if step == 0 else (1.0 - weight) * rsrp_dbm[u, c] + weight * power
 
 
 @kernel

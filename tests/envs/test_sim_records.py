@@ -56,12 +56,12 @@ class Walkers:
         for u in range(UES):
             mobility.place(self.ue, u, self.p, self.tables, self.keys)
             self.ue[u]["phase_s"] = STEP_S * uniform(self.keys[WORLD], u, MEASUREMENT_OFFSET, 0)
-        self.measure(first=True)
+        self.measure()
 
-    def measure(self, first: bool) -> None:
-        radio.measure(self.ue, self.p, self.tables, self.keys, self.rsrp_dbm, self.gain_db, self.noise, self.step,
-                      first)
-        if first:
+    def measure(self) -> None:
+        radio.measure(self.ue, self.p, self.tables, self.keys, self.rsrp_dbm, self.gain_db, self.noise,
+                      self.step)
+        if self.step == 0:
             self.ue["radio"] = np.argmax(self.rsrp_dbm, axis=1)
         cell_change.a3_events(self.ue, self.p, self.rsrp_dbm, self.since_s, self.step * self.p["dt"])
         radio.update_load(self.ue, self.cell, self.p)
@@ -76,7 +76,7 @@ class Walkers:
                 cell_change.forget_events(self.ue, u, self.since_s)
                 cell_change.enter(self.ue, u, cell, at_s)
         mobility.move(self.ue, self.p, self.tables, self.keys)
-        self.measure(first=False)
+        self.measure()
 
 
 def test_walkers_alone_walk_and_change_cell_as_in_the_world_of_handover(city, phy):

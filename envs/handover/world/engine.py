@@ -97,7 +97,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     a3_since_s[:] = _NEVER
     for u in range(ue.shape[0]):
         mobility.place(ue, u, p, tables.city, keys)
-    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, 0, True)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step)
     for u in range(ue.shape[0]):
         me = ue[u]
         me.radio = np.argmax(rsrp_dbm[u])
@@ -132,6 +132,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         head[c], share[c] = -1, 1.0
+    nobody = np.int64(0)  # with a plain 0 what follows would be compiled for the number 0, and again for any other
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
@@ -159,7 +160,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         decode_rates(ue, p, cell, now, head, decode)
 
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
-        at, what, who = end, _END, 0
+        at, what, who = end, _END, nobody
         if p.variation > 1.0 and (world.period + 1) * p.variation_period_s < at:
             at, what = (world.period + 1) * p.variation_period_s, _CAPACITY
         for f in range(flows):
@@ -171,7 +172,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             if p.chunked == 1 and head[c] >= 0 and now + chunked.left_s(ue, head[c]) / share[c] < at:
                 at, what, who = now + chunked.left_s(ue, head[c]) / share[c], _JOB_END, c
         # A batch takes along whatever falls due at the instant at which it starts, so it comes after all that.
-        start_at, start_cell = _NEVER, 0
+        start_at, start_cell = _NEVER, nobody
         for u in range(ues):
             me = ue[u]
             if me.fire_s < at and p.policy_trigger == 0:
@@ -262,7 +263,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         if ue[u].phase == PREPARING:
             migration.ship_increment(ue, u, p)
     mobility.move(ue, p, tables.city, keys)
-    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step, False)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step)
     cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
     radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
