@@ -49,11 +49,15 @@ class NetworkView:
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
-        refresh = _refresh_parallel if sim.parallel() else _refresh
-        refresh(0, self.num_envs, sim.state, sim.params, sim.tables.city, self._weight,
-                predictor.refresh_intervals(sim.interval_s), (self._next_cell, self._next_s, self._at_cell),
-                (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
-                 self.ingress_queue_bits, self.free_memory_bytes))
+        known, derived = (self._next_cell, self._next_s, self._at_cell), (
+            self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits, self.ingress_queue_bits,
+            self.free_memory_bytes)
+        common = (0, self.num_envs, sim.state, sim.params, sim.tables.city, self._weight,
+                  predictor.refresh_intervals(sim.interval_s), known, derived)
+        if sim.parallel():
+            _refresh_parallel(*common)
+        else:
+            _refresh(*common, predictor.allocate_scratch.py_func(self.num_cells))
 
     # time and network
     @property
@@ -226,14 +230,8 @@ class NetworkView:
         return np.where(ue["phase"] == 2, time - ue["handover_s"], 0.0)
 
 
-@nb.njit(cache=True)
-def _refresh(first, last, state, params, tables, weight, every, known, derived):
-    scratch = predictor.allocate_scratch(state.cell.shape[1])
-    _refresh_range(first, last, state, params, tables, weight, every, known, derived, scratch)
-
-
 @kernel
-def _refresh_range(first, last, state, params, tables, weight, every, known, derived, scratch):
+def _refresh(first, last, state, params, tables, weight, every, known, derived, scratch):
     next_cell, next_s, at_cell = known
     for e in range(first, last):
         predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, scratch)
@@ -245,7 +243,7 @@ def _refresh_parallel(first, last, state, params, tables, weight, every, known, 
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
         _refresh(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params,
-                 tables, weight, every, known, derived)
+                 tables, weight, every, known, derived, predictor.allocate_scratch(state.cell.shape[1]))
 
 
 @kernel

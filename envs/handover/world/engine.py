@@ -359,24 +359,17 @@ def faults(plan, cells, params):
     return False
 
 
-@nb.njit(cache=True)
-def reset_some(which, state: State, params, tables: Tables):
+@kernel
+def reset_some(which, state: State, params, tables: Tables, scratch: Scratch):
     """Reset the environments listed in `which`, int64 [N]."""
-    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
     for e in which:
         reset_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
                   params, tables, scratch)
 
 
-@nb.njit(cache=True)
-def advance(first, last, state: State, plan, params, tables: Tables):
-    """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
-    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
-    _advance(first, last, state, plan, params, tables, scratch)
-
-
 @kernel
-def _advance(first, last, state, plan, params, tables, scratch):
+def advance(first, last, state: State, plan, params, tables: Tables, scratch: Scratch):
+    """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
     for e in range(first, last):
         advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
                     state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
@@ -387,5 +380,6 @@ def advance_parallel(first, last, state: State, plan, params, tables: Tables):
     """The same, environments spread over numba's threads in blocks; the result is identical."""
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
+        scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
         advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
-                tables)
+                tables, scratch)

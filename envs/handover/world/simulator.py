@@ -77,6 +77,7 @@ class Simulator:
             radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
             session_params(sessions, serving), server_params(serving, compute), link_params(backhaul),
             codec_values(PLAN_BITS, wire_bits or serving.kv_bits_per_token))
+        self._scratch = engine.allocate_scratch.py_func(num_ues, self.num_cells)
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
@@ -86,7 +87,7 @@ class Simulator:
         """Begin a new episode in the given environments (default: all) from their present streams."""
         which = np.arange(self.num_envs) if envs is None else np.asarray(envs, dtype=np.int64)
         self.state.flow[which] = np.zeros((), FLOW)
-        engine.reset_some(which, self.state, self.params, self.tables)
+        engine.reset_some(which, self.state, self.params, self.tables, self._scratch)
         if self.link is not None:
             self.link(self.state)
 
@@ -116,8 +117,10 @@ class Simulator:
             require(handover < self.num_cells,
                     f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
             raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
-        advance = engine.advance_parallel if self.parallel() else engine.advance
-        advance(0, self.num_envs, self.state, plans, self.params, self.tables)
+        if self.parallel():
+            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, self.tables)
+        else:
+            engine.advance(0, self.num_envs, self.state, plans, self.params, self.tables, self._scratch)
         if self.link is not None:
             self.link(self.state)
 
