@@ -376,10 +376,13 @@ def advance(first, last, state: State, plan, params, tables: Tables, scratch: Sc
 
 
 @nb.njit(cache=True, parallel=True)
-def advance_parallel(first, last, state: State, plan, params, tables: Tables):
-    """The same, environments spread over numba's threads in blocks; the result is identical."""
+def advance_parallel(first, last, state: State, plan, params, city, trace):
+    """The same, environments spread over numba's threads in blocks; the result is identical.
+
+    The tables come one by one: numba cannot hand a tuple within a tuple to its threads.
+    """
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
         scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
         advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
-                tables, scratch)
+                Tables(city, trace), scratch)

@@ -118,7 +118,7 @@ class Simulator:
                     f"a plan's handover is {handover}: the {self.num_cells} cells are numbered from 0")
             raise ValueError(f"a plan's hold is {plans['hold'].min()}: it must not be negative")
         if self.parallel():
-            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, self.tables)
+            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, *self.tables)
         else:
             engine.advance(0, self.num_envs, self.state, plans, self.params, self.tables, self._scratch)
         if self.link is not None:
