@@ -55,7 +55,7 @@ def begin_in_the_middle(ue, u, p, trace, keys):
     """The episode begins in the middle of things: caches are there, and some answers are half done."""
     me = ue[u]
     me.requests = 0
-    me.asked_s = NOT_ASKED
+    me.asked_s, me.pause_left_s = NOT_ASKED, 0.0
     start_answer(ue, u, p, trace, keys)
     me.answer_left *= uniform(keys[SESSIONS], u, SESSION_BEGUN, 0)
 
