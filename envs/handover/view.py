@@ -37,6 +37,7 @@ class NetworkView:
         self._next_cell, self._at_cell = np.full(everybody, -1, np.int32), np.full(everybody, -1, np.int32)
         self._next_s = np.full(everybody, np.inf)
         self._weight = predictor.filter_weight_of_step(float(sim.params["filter_a"][0]), sim.interval_s)
+        self._scratch = predictor.allocate_scratch.py_func(sim.num_cells)
         self.refresh()
 
     def refresh(self) -> None:
@@ -57,7 +58,7 @@ class NetworkView:
         if sim.parallel():
             _refresh_parallel(*common)
         else:
-            _refresh(*common, predictor.allocate_scratch.py_func(self.num_cells))
+            _refresh(*common, self._scratch)
 
     # time and network
     @property

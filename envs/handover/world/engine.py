@@ -7,7 +7,7 @@ interval.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -132,7 +132,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         head[c], share[c] = -1, 1.0
-    nobody = np.int64(0)  # with a plain 0 what follows would be compiled for the number 0, and again for any other
+    nobody: Any = np.int64(0)  # with a plain 0 what follows would be compiled for the number 0, and again for any other
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
