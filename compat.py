@@ -9,11 +9,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from .errors import KvroamWarning
 
 # numba
+
+
+@cache
+def numba_accepts(option: str) -> bool:
+    """Whether numba compiles a function with the option set to False."""
+    import numba
+
+    options: dict[str, Any] = {option: False}
+    try:
+        numba.njit("int64()", **options)(lambda: 0)
+    except Exception:  # which one depends on the version; any says that the option is not known
+        return False
+    return True
+
+
+def numba_options() -> dict[str, Any]:
+    """Options for a kernel that owns no array: without counting references, where numba can leave it.
+
+    Counting is an atomic operation for every array at every call, on counters that all threads share; results are the
+    same. `_nrt` is not part of numba's public interface.
+    """
+    return {"_nrt": False} if numba_accepts("_nrt") else {}
 
 
 def njit_cached(**options: Any) -> Callable[[Callable[..., Any]], Any]:

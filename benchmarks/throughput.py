@@ -65,7 +65,7 @@ def make_core(config, num_envs: int = 1, threads: int = 1):
     """A HandoverCore after reset, and a function that steps it with plans that split every cache and observes."""
     from kvroam.agents.handover.plans import reactive_plans
     from kvroam.envs import make_core
-    from kvroam.envs.sim.state import SPLIT
+    from kvroam.envs.handover.world.state import SPLIT
 
     core = make_core(config, num_envs, threads)
     core.reset(list(range(num_envs)))

@@ -11,7 +11,7 @@ from kvroam.envs.handover import observations
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
 from kvroam.envs.handover.rewards import NAMES as TERMS
-from kvroam.envs.sim.state import MEDIA
+from kvroam.envs.handover.world.state import MEDIA
 from kvroam.evaluation.metrics import metrics_table
 
 PAGE = Path(__file__).with_name("environment.md")

@@ -41,7 +41,7 @@ class MyPolicy:
 python evaluate.py --policies mine.py:MyPolicy mine.py:MyPolicy:limit=2000 ctho --episodes 2
 ```
 
-* `act(view)` is all that a policy needs. `view` is a `kvroam.envs.NetworkView`: arrays [environment, UE] or [environment, cell] of what the network knows now. It returns a plan for every UE of every environment, an array of dtype `kvroam.envs.sim.state.PLAN` and shape [environment, UE]. `reactive_plans(view)` makes one to start from: it prepares nothing and moves every session once its UE has changed cell. Anything else is refused.
+* `act(view)` is all that a policy needs. `view` is a `kvroam.envs.NetworkView`: arrays [environment, UE] or [environment, cell] of what the network knows now. It returns a plan for every UE of every environment, an array of dtype `kvroam.envs.handover.world.state.PLAN` and shape [environment, UE]. `reactive_plans(view)` makes one to start from: it prepares nothing and moves every session once its UE has changed cell. Anything else is refused.
 * `reset(view)` is called when a new episode begins in all environments; a policy without memory can leave it out. `name` is what tables call it: by default the class with its arguments, `MyPolicy:limit=2000`.
 * A constructor or factory that takes `config` or `seed` is given the environment's configuration or the seed. Further arguments follow a colon, `key=value,key=value`; each is read as the type of its default.
 * `package.module:MyPolicy` names a class, a factory or an object of a module that can be imported. A file is run by itself: what needs several files belongs into a package.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import STAY
+from ...envs.handover.world.state import STAY
 from ..base import Policy
 
 

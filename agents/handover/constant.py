@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import DETOUR, IDLE, MEDIA
+from ...envs.handover.world.state import DETOUR, IDLE, MEDIA
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
+from ...envs.handover.world.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import DETOUR, KV, SPLIT, TOKEN
+from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
 from ...errors import require
 from ..base import label
 from .constant import ConstantPlan

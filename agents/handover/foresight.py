@@ -14,7 +14,7 @@ import numpy as np
 from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import Simulator, idle_plans
-from ...envs.sim.state import STAY, State
+from ...envs.handover.world.state import STAY, State
 from ..base import label
 from .planner import _EARLY, GreedyPlanner, Situation
 

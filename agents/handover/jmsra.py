@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import IDLE, KV, TOKEN
+from ...envs.handover.world.state import IDLE, KV, TOKEN
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import CANCEL, IDLE, INTERRUPTED, MEDIA, PREPARING, TOKEN
+from ...envs.handover.world.state import CANCEL, IDLE, INTERRUPTED, MEDIA, PREPARING, TOKEN
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

@@ -14,7 +14,7 @@ import numpy as np
 from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import idle_plans
-from ...envs.sim.state import CONTINUE, DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
+from ...envs.handover.world.state import CONTINUE, DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
 from ...errors import require
 from ..base import label
 from .drift_table import drift_per_token

@@ -9,7 +9,7 @@ import numpy as np
 from ...envs.handover.config import PLAN_BITS
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import idle_plans
-from ...envs.sim.state import PLAN, TOKEN
+from ...envs.handover.world.state import PLAN, TOKEN
 from ...errors import PolicyError, require
 
 

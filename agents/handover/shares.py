@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import IDLE, INTERRUPTED, MEDIA
+from ...envs.handover.world.state import IDLE, INTERRUPTED, MEDIA
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...envs.handover.view import NetworkView
-from ...envs.sim.state import DETOUR, IDLE, MEDIA
+from ...envs.handover.world.state import DETOUR, IDLE, MEDIA
 from ...errors import require
 from ..base import label
 from .plans import checked_bits, reactive_plans

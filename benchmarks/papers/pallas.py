@@ -17,6 +17,7 @@ import numpy as np
 from kvroam.agents.handover import ctho, pallas
 from kvroam.benchmarks.papers.rows import Finding, Point, at, curves, point
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
+from kvroam.envs.handover.world.state import CONTINUE, DETOUR, IDLE, KV, RESUMED, SPLIT, TOKEN
 from kvroam.envs.scenes import load, load_phy_table
 from kvroam.envs.sim.params import (
     BackhaulConfig,
@@ -26,7 +27,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import CONTINUE, DETOUR, IDLE, KV, RESUMED, SPLIT, TOKEN
 
 TITLE = "Pallas: proactive KV cache migration (arXiv 2608.16477)"
 Model = Literal["llama-3-8b", "qwen3-14b", "qwen3-32b"]

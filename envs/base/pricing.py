@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..sim.jit import borrowing
+from ..sim.jit import kernel
 
 
 def priced(amounts: np.ndarray, prices: np.ndarray, team: bool = False) -> np.ndarray:
@@ -26,7 +26,7 @@ def total(terms: np.ndarray) -> np.ndarray:
     return reward
 
 
-@borrowing
+@kernel
 def _add(terms, out):
     for row in range(out.shape[0]):
         reward = 0.0

@@ -20,10 +20,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.declare import Part
-from ..sim.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
 from .config import ActionConfig
 from .view import NetworkView
 from .world.simulator import idle_plans
+from .world.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
 
 TARGET, MEDIUM, KEEP, PRECISION, SHARE, HANDOVER = range(6)
 

@@ -12,6 +12,7 @@ from ..base.config import TaskConfig
 from ..base.config import resolve as resolve_task
 from ..base.declare import price, terms_of
 from ..sim.params import (
+    PLAN_BITS,
     BackhaulConfig,
     ComputeConfig,
     MobilityConfig,
@@ -23,7 +24,6 @@ from ..sim.params import (
 
 LONGEST_INTERVAL_S = 60.0  # what happens within an interval is kept until its end
 MOST_STEPS = 10**9
-PLAN_BITS = (16, 8, 4)  # precisions that a plan can have, the whole one first [bit]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ActionConfig:
     trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (a sixth part)
     candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
     keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
-    bits: tuple[int, ...] = (16, 8, 4)  # precision of the transferred KV [bit]
+    bits: tuple[int, ...] = PLAN_BITS  # precision of the transferred KV [bit]
     weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class ActionConfig:
         for keep in self.keep:
             require(0.0 < keep <= 1.0, f"keep contains {keep}: a keep ratio must lie in (0, 1]")
         for bits in self.bits:
-            require(bits in (16, 8, 4), f"bits contains {bits}: choose among 16, 8 and 4")
+            require(bits in PLAN_BITS, f"bits contains {bits}: choose among {', '.join(map(str, PLAN_BITS))}")
         for weight in self.weight:
             require(weight >= 0.0, f"weight contains {weight}: a bandwidth weight must not be negative")
         require(max(self.weight) > 0.0, f"weight is {self.weight}: at least one level must be above 0")

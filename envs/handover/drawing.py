@@ -9,7 +9,7 @@ import numpy as np
 
 from ..base.drawing import Arc, Chart, Drawing, Look
 from ..render.colours import FAINT, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
-from ..sim.state import IDLE, INTERRUPTED, PREPARING, TOKEN
+from .world.state import IDLE, INTERRUPTED, PREPARING, TOKEN
 
 LOOKS = (
     Look("streaming", "answer streams", SKY),
@@ -20,7 +20,7 @@ LOOKS = (
     Look("degraded", "cache is not exact", YELLOW),
 )
 _LOOK = {look.name: k for k, look in enumerate(LOOKS)}
-# By medium (kvroam.envs.sim.state.MEDIA): token, kv, split; a detour moves nothing.
+# By medium (kvroam.envs.handover.world.state.MEDIA): token, kv, split; a detour moves nothing.
 SHAPES = ("triangle", "square", "diamond", "disc")
 _SHAPE_WORDS = ("token ids; server computes", "KV cache over the backhaul", "split: both at once")
 # A server whose next job starts after this is drawn as full [s].

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..base.declare import Metric
 from ..base.meter import Meter, ratio
-from ..sim.state import FLOW, INTERRUPTED, RESUMED
 from .scoring import Scores
+from .world.state import FLOW, INTERRUPTED, RESUMED
 
 
 class EpisodeMeter(Meter):

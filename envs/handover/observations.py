@@ -9,11 +9,11 @@ import numba as nb
 import numpy as np
 
 from ..base.declare import Feature, indices
-from ..sim.jit import borrowing, owning_parallel
+from ..sim.jit import entry, kernel, parallel_entry
 from ..sim.predictor import HORIZON_S
-from ..sim.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 from .view import NetworkView
 from .world.engine import BLOCKS
+from .world.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
 
 # Times are shown relative to this, clipped: a handover that takes longer is bad, however much longer.
 TIME_UNIT_S = 2.0
@@ -87,18 +87,18 @@ def observe(view: NetworkView) -> np.ndarray:
     return out
 
 
-@borrowing
+@kernel
 def _share(value, unit):
     return min(max(value / unit, 0.0), 1.0)
 
 
-@borrowing
+@entry
 def _observe(first, last, state, params, seen, out):
     for e in range(first, last):
         _observe_one(e, state, params, seen, out)
 
 
-@owning_parallel
+@parallel_entry
 def _observe_parallel(first, last, state, params, seen, out):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
@@ -106,7 +106,7 @@ def _observe_parallel(first, last, state, params, seen, out):
                  out)
 
 
-@borrowing
+@kernel
 def _observe_one(e, state, params, seen, out):
     candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell, predicted_in_s, free_memory = seen
     p = params[0]

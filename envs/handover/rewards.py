@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.declare import indices
-from ..sim.jit import borrowing
+from ..sim.jit import kernel
 from .config import TERMS
 
 NAMES = tuple(term.name for term in TERMS)
@@ -16,7 +16,7 @@ def amounts(flow: np.ndarray, kl: np.ndarray) -> np.ndarray:
     """What each UE caused in one step, float64 [E, U, len(NAMES)], in the units that the prices are per.
 
     Args:
-        flow: FLOW [E, U], what the step did (kvroam.envs.sim.state).
+        flow: FLOW [E, U], what the step did (kvroam.envs.handover.world.state).
         kl: KL divergence from the whole cache, summed over the step's tokens [E, U] [nat].
     """
     out = np.empty((*kl.shape, len(NAMES)))
@@ -24,7 +24,7 @@ def amounts(flow: np.ndarray, kl: np.ndarray) -> np.ndarray:
     return out
 
 
-@borrowing
+@kernel
 def _amounts(flow, kl, out):
     for u in range(flow.shape[0]):
         did, row = flow[u], out[u]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError
-from ..sim.state import DETOUR, OPENED, RESUMED
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
+from .world.state import DETOUR, OPENED, RESUMED
 
 if TYPE_CHECKING:
     from ...kvbackend import KVBackend, Reference, Session

@@ -15,7 +15,6 @@ from ..base.task import Task
 from ..scenes import load as load_scene
 from ..scenes import load_phy_table
 from ..scenes.exact_phy import ExactPhy
-from ..sim.state import PLAN
 from ..sim.traces import tracks_of
 from . import actions, drawing, observations, rewards
 from .config import TERMS, HandoverConfig
@@ -23,6 +22,7 @@ from .metrics import METRICS, EpisodeMeter
 from .scoring import Scores, make_scorer
 from .view import NetworkView
 from .world.simulator import Simulator
+from .world.state import PLAN
 
 
 class HandoverTask(Task):

@@ -11,13 +11,13 @@ import numba as nb
 import numpy as np
 
 from ..sim import predictor
-from ..sim.chunked import queue_s
 from ..sim.compute import next_cycle
-from ..sim.jit import borrowing, owning, owning_parallel
-from ..sim.memory import session_bytes
-from ..sim.state import IDLE, INTERRUPTED, WAITING
+from ..sim.jit import entry, kernel, parallel_entry
+from .world.chunked import queue_s
 from .world.engine import BLOCKS
+from .world.memory import session_bytes
 from .world.simulator import Simulator
+from .world.state import IDLE, INTERRUPTED, WAITING
 
 
 class NetworkView:
@@ -39,6 +39,7 @@ class NetworkView:
         self._next_cell, self._at_cell = np.full(everybody, -1, np.int32), np.full(everybody, -1, np.int32)
         self._next_s = np.full(everybody, np.inf)
         self._weight = predictor.filter_weight_of_step(float(sim.params["filter_a"][0]), sim.interval_s)
+        self._scratch = predictor.allocate_scratch.py_func(sim.num_cells)
         self.refresh()
 
     def refresh(self) -> None:
@@ -51,11 +52,15 @@ class NetworkView:
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
-        refresh = _refresh_parallel if sim.parallel() else _refresh
-        refresh(0, self.num_envs, sim.state, sim.params, sim.tables, self._weight,
-                predictor.refresh_intervals(sim.interval_s), (self._next_cell, self._next_s, self._at_cell),
-                (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
-                 self.ingress_queue_bits, self.free_memory_bytes))
+        known, derived = (self._next_cell, self._next_s, self._at_cell), (
+            self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits, self.ingress_queue_bits,
+            self.free_memory_bytes)
+        common = (0, self.num_envs, sim.state, sim.params, sim.tables.city, self._weight,
+                  predictor.refresh_intervals(sim.interval_s), known, derived)
+        if sim.parallel():
+            _refresh_parallel(*common)
+        else:
+            _refresh(*common, self._scratch)
 
     # time and network
     @property
@@ -208,7 +213,7 @@ class NetworkView:
     # UEs: migration
     @property
     def phase(self) -> np.ndarray:
-        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.sim.state) [E, U]."""
+        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.handover.world.state) [E, U]."""
         return self.sim.state.ue["phase"].copy()
 
     @property
@@ -228,31 +233,23 @@ class NetworkView:
         return np.where(ue["phase"] == INTERRUPTED, time - ue["handover_s"], 0.0)
 
 
-@owning
-def _refresh(first, last, state, params, tables, weight, every, known, derived):
-    cells = state.cell.shape[1]
-    _refresh_range(first, last, state, params, tables, weight, every, known, derived, np.empty(cells), np.empty(cells),
-                   np.empty(cells))
-
-
-@borrowing
-def _refresh_range(first, last, state, params, tables, weight, every, known, derived, rsrp, since_s, was_dbm):
+@entry
+def _refresh(first, last, state, params, tables, weight, every, known, derived, scratch):
     next_cell, next_s, at_cell = known
     for e in range(first, last):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, rsrp, since_s,
-                              was_dbm)
+        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, scratch)
         _derive(e, state, params, derived)
 
 
-@owning_parallel
+@parallel_entry
 def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
         _refresh(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params,
-                 tables, weight, every, known, derived)
+                 tables, weight, every, known, derived, predictor.allocate_scratch(state.cell.shape[1]))
 
 
-@borrowing
+@kernel
 def _derive(e, state, params, derived):
     candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]
@@ -281,17 +278,19 @@ def _derive(e, state, params, derived):
             prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
         radio, serving = me.radio, state.rsrp_dbm[e, u, me.radio]
         candidates[e, u, 0], margin_db[e, u, 0] = radio if me.server != radio else -1, 0.0
+        weakest = -np.inf  # of the strongest
         # One pass over the cells keeps the strongest in order; of equals the first stays ahead.
         for k in range(1, slots):
             candidates[e, u, k], margin_db[e, u, k] = -1, -np.inf
         for c in range(cells):
             power, k = state.rsrp_dbm[e, u, c], slots - 1
-            if c == radio or k < 1 or not power > margin_db[e, u, k]:
+            if not power > weakest or c == radio or k < 1:
                 continue
             while k > 1 and power > margin_db[e, u, k - 1]:
                 candidates[e, u, k], margin_db[e, u, k] = candidates[e, u, k - 1], margin_db[e, u, k - 1]
                 k -= 1
             candidates[e, u, k], margin_db[e, u, k] = c, power
+            weakest = margin_db[e, u, slots - 1]
         for k in range(1, slots):
             margin_db[e, u, k] = margin_db[e, u, k] - serving if candidates[e, u, k] >= 0 else 0.0
     for c in range(cells):

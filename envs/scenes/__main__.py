@@ -73,7 +73,7 @@ def _show(options: argparse.Namespace, command: str) -> None:
 
 
 def _trace(options: argparse.Namespace, command: str) -> None:
-    from ..handover.world.export import export_trace  # here, because building a scene needs no simulator
+    from ..sim.export import export_trace  # here, because building a scene needs no simulator
 
     try:
         rows = export_trace(load(options.name), load_phy_table(), options.out, seed=options.seed, num_ues=options.ues,

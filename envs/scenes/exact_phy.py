@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..sim.jit import owning
+from ..sim.jit import allocating
 from ..sim.params import RadioConfig
-from ..sim.state import INTERRUPTED, State
-from ..sim.streams import RADIO, uniform
+from ..sim.streams import RADIO, RADIO_ATTEMPTS, uniform
 from .phy import BLER_TARGET, MCS_TABLE, PDSCH, PRBS, RES_PER_PRB
 
 # Resource blocks per hertz: 51 in 20 MHz at 30 kHz subcarrier spacing (TS 38.101-1, table 5.3.2-1), which PRBS is.
 PRBS_PER_HZ = PRBS / 20e6
-# Address of the draws, far from those of the measurements in the same stream.
-_ATTEMPTS = 1 << 20
 # torch computes the last few numbers of an array with other instructions than the rest; whole multiples of this keep
 # an environment's numbers the same, bit for bit, whatever stands beside it in the batch.
 _PAD = 64
@@ -51,8 +48,12 @@ class ExactPhy:
         self._adaptation = InnerLoopLinkAdaptation(self._abstraction, bler_target=BLER_TARGET, device="cpu")
         self._decoder, self._block = MCSDecoderNR(device="cpu"), TransportBlockNR(device="cpu")
 
-    def __call__(self, state: State) -> None:
-        """Set `air_s` of every UE for the step to come from its SINR, its cell's load and its own draw."""
+    def __call__(self, state: Any) -> None:
+        """Set `air_s` of every UE for the step to come from its SINR, its cell's load and its own draw.
+
+        Args:
+            state: anything with the records `ue` [E, U] (envs.sim.records.RADIO) and `world` [E] (CLOCK), and `keys`.
+        """
         sharers = active(state.ue)
         information, failure = self.blocks(state.ue["sinr_db"], self.prbs(sharers))
         draws = np.empty(sharers.shape)
@@ -111,10 +112,9 @@ class ExactPhy:
 
 
 def active(ue: np.ndarray) -> np.ndarray:
-    """UEs that share the band of each UE's cell, at least 1, int64 [E, U]: those that stream through it."""
-    streams = ue["streaming"] & (ue["phase"] != INTERRUPTED)
+    """UEs that share the band of each UE's cell, at least 1, int64 [E, U]."""
     same = ue["radio"][:, :, None] == ue["radio"][:, None, :]
-    return np.maximum(1, (same & streams[:, None, :]).sum(axis=-1))
+    return np.maximum(1, (same & ue["active"][:, None, :]).sum(axis=-1))
 
 
 def attempts(draws: np.ndarray, failure: np.ndarray) -> np.ndarray:
@@ -129,8 +129,8 @@ def attempts(draws: np.ndarray, failure: np.ndarray) -> np.ndarray:
     return np.where(failure <= 0.0, 1.0, np.where(failure >= 1.0, np.inf, count))
 
 
-@owning
+@allocating
 def _draw(keys, step, draws):
     for e in range(draws.shape[0]):
         for u in range(draws.shape[1]):
-            draws[e, u] = uniform(keys[e, RADIO], u, _ATTEMPTS, step[e])
+            draws[e, u] = uniform(keys[e, RADIO], u, RADIO_ATTEMPTS, step[e])

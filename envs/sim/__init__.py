@@ -1,1 +1,1 @@
-"""The physics, without any RL: mobility, radio, cell changes, backhaul, prefill servers, sessions, migration."""
+"""The laws that worlds are made of, without any RL: mobility, radio, cell changes, backhaul, servers, sessions."""

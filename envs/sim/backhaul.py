@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .jit import borrowing
-from .streams import WORLD, uniform
+from .jit import kernel
+from .params import BackhaulConfig
+from .streams import LINK_EGRESS_VARIES, LINK_INGRESS_VARIES, WORLD, uniform
 
-_EGRESS_VARIES, _INGRESS_VARIES = 4, 5
 
-
-@borrowing
+@kernel
 def vary_capacities(cell, p, keys, period):
-    """Set the capacities of every gNB for the so-manieth period: nominal times a factor log-uniform in [1/v, v]."""
+    """Set the capacities of every gNB in a period: nominal times a factor log-uniform in [1/v, v]."""
     for c in range(cell.shape[0]):
-        out, back = uniform(keys[WORLD], c, _EGRESS_VARIES, period), uniform(keys[WORLD], c, _INGRESS_VARIES, period)
+        out = uniform(keys[WORLD], c, LINK_EGRESS_VARIES, period)
+        back = uniform(keys[WORLD], c, LINK_INGRESS_VARIES, period)
         cell[c].egress_bps = cell[c].egress_nominal_bps * p.variation ** (2.0 * out - 1.0)
         cell[c].ingress_bps = cell[c].ingress_nominal_bps * p.variation ** (2.0 * back - 1.0)
 
 
-@borrowing
+@kernel
 def weighted_fair_rates(source, target, weight, egress_bps, ingress_bps, pool, rate_bps, room_bps, demand):
     """Weighted max-min fair rates by progressive filling, written into `rate_bps`.
 
@@ -66,3 +68,11 @@ def weighted_fair_rates(source, target, weight, egress_bps, ingress_bps, pool, r
                 room_bps[out] = max(0.0, room_bps[out] - rate_bps[f])
                 if not pool:
                     room_bps[back] = max(0.0, room_bps[back] - rate_bps[f])
+
+
+def link_params(config: BackhaulConfig) -> dict[str, Any]:
+    """LINK_PARAMS of a configuration."""
+    return dict(
+        capacity_bps=config.capacity_bps, capacity_spread=config.capacity_spread, hop_s=config.hop_s,
+        variation=config.variation, variation_period_s=config.variation_period_s, pool=int(config.topology == "pool"),
+    )

@@ -1,66 +1,69 @@
-"""Edge servers: prefill jobs of one gNB, of migrations and of prompts, run in batches that start on a cycle."""
+"""Edge servers: what a prefill takes, in a batch or chunk by chunk, and how fast sessions decode beside it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from .jit import borrowing
-from .sessions import finish_prompt, prompt_waits
-from .state import DONE, RUNNING, WAITING
+from .jit import kernel
+from .params import ComputeConfig, ServingConfig
 
 IDLE_SERVER = -np.inf
 
 
-@borrowing
+@kernel
 def next_cycle(now_s, cycle_s):
     """The first instant of the scheduling cycle that is not before `now_s` [s]."""
     return max(now_s, math.ceil(now_s / cycle_s - 1e-9) * cycle_s)
 
 
-@borrowing
+@kernel
 def prefill_time(tokens, p, speed):
     """p(L) = a L + b of a batch padded to `tokens` (arXiv 2603.28018, eq. 3), on a server of relative `speed` [s]."""
     return p.prefill_a * tokens / speed + p.prefill_b
 
 
-@borrowing
-def joins(me, c, now_s):
-    """Whether the migration of a session (a UE record) puts a job into a batch that server `c` starts now."""
-    return me.job == WAITING and me.target == c and me.start_s <= now_s
+@kernel
+def chunks(tokens, p):
+    """Chunks that `tokens` are cut into; fewer than one token is one chunk."""
+    return max(1.0, math.ceil(tokens / p.chunk_tokens))
 
 
-@borrowing
-def start_batch(ue, cell, c, p, now_s, flow):
-    """Start every waiting job of server `c` as one batch; its GPU time is shared among the jobs by tokens."""
-    longest, total = 0.0, 0.0
-    for u in range(ue.shape[0]):
-        if joins(ue[u], c, now_s):
-            longest = max(longest, ue[u].prefix)
-            total += ue[u].prefix
-        if ue[u].server == c and prompt_waits(ue[u]):
-            longest = max(longest, ue[u].prompt_tokens)
-            total += ue[u].prompt_tokens
-    duration = prefill_time(longest, p, cell[c].speed)
-    for u in range(ue.shape[0]):
-        me = ue[u]
-        if joins(me, c, now_s):
-            me.job = RUNNING
-            me.job_s = duration * me.prefix / total
-            flow[u].gpu_s += me.job_s
-        if me.server == c and prompt_waits(me):
-            me.prompt = RUNNING
-            flow[u].prompt_gpu_s += duration * me.prompt_tokens / total
-    cell[c].busy_until = now_s + duration
+@kernel
+def work_s(tokens, p, speed):
+    """GPU time of a job that is prefilled chunk by chunk: a per token, b per chunk [s]."""
+    return p.prefill_a * tokens / speed + p.prefill_b * chunks(tokens, p)
 
 
-@borrowing
-def finish_batch(ue, cell, c, p, trace, keys, flow):
-    """Mark the running jobs of server `c` as done; the server is idle."""
-    cell[c].busy_until = IDLE_SERVER
-    for u in range(ue.shape[0]):
-        if ue[u].job == RUNNING and ue[u].target == c:
-            ue[u].job = DONE
-        if ue[u].prompt == RUNNING and ue[u].server == c:
-            finish_prompt(ue, u, p, trace, keys, flow)
+@kernel
+def wire_bits(p, bits):
+    """KV cache of one token on the wire at a precision of the codec table [bit]; NaN where the table has none."""
+    for k in range(p.codec_bits.shape[0]):
+        if p.codec_bits[k] == bits:
+            return p.codec_wire_bits[k]
+    return np.nan
+
+
+def server_params(serving: ServingConfig, compute: ComputeConfig) -> dict[str, Any]:
+    """SERVER_PARAMS of a model and the servers that it runs on."""
+    return dict(
+        prefill_a=serving.prefill_s_per_token, prefill_b=serving.prefill_overhead_s,
+        decode_rate=serving.decode_tokens_per_s, restore_bps=serving.restore_bytes_per_s,
+        kv_bits_16=serving.kv_bits_per_token(16), cycle_s=compute.cycle_s, speed_spread=compute.speed_spread,
+        decode_slowdown=compute.decode_slowdown, chunk_tokens=compute.chunk_tokens,
+        memory_bytes=compute.kv_memory_bytes, memory_spread=compute.memory_spread,
+        chunked=int(compute.prefill == "chunked"),
+    )
+
+
+def codec_values(codecs: Sequence[int], bits_per_token: Callable[[int], float]) -> dict[str, Any]:
+    """The table of codecs (records.codec_params).
+
+    Args:
+        codecs: their precisions [bit].
+        bits_per_token: KV cache of one token on the wire at a precision [bit].
+    """
+    return dict(codec_bits=codecs, codec_wire_bits=[bits_per_token(bits) for bits in codecs])

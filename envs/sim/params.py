@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import require
+from ...kvbackend.codecs.table import CODECS, codec
 from .presets import PRESETS
 
 # What a preset fills may be null in a configuration file, and is a number once the object is made.
@@ -21,6 +22,9 @@ else:
     PresetInt = int | None
     PresetFloat = float | None
 OF_THE_PRESET: Any = None
+
+# Precisions at which a plan may send a KV cache, the whole one first [bit].
+PLAN_BITS = tuple(row.bits for row in CODECS if row.in_plans)
 
 
 def require_finite(config) -> None:
@@ -163,14 +167,14 @@ class ServingConfig:
                 f"prefill_overhead_s is {self.prefill_overhead_s}: it must not be negative")
 
     def kv_bits_per_token(self, bits: int) -> float:
-        """KV cache of one token on the wire [bit], quantisation scales included.
+        """KV cache of one token on the wire [bit], quantisation scales included, as kvbackend's codec writes it.
 
-        16 bit: 2 * layers * kv_heads * head_dim * 16 (arXiv 2603.28018, eq. 1). Below 16 bit the codec of kvbackend
-        adds an fp16 scale and zero point per token and head for V, and per channel and 32 tokens for K.
+        16 bit: 2 * layers * kv_heads * head_dim * 16 (arXiv 2603.28018, eq. 1).
+
+        Raises:
+            ValueError: no codec has so many bits.
         """
-        heads = self.layers * self.kv_heads
-        payload = 2.0 * heads * self.head_dim * bits
-        return payload if bits >= 16 else payload + heads * (32.0 + self.head_dim)
+        return codec(bits).wire_bits_per_token(self.layers, self.kv_heads, self.head_dim)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,39 @@ UE will really do (turn at the next corner) is not known here.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from .jit import borrowing
-from .state import Tables
+from .jit import allocating, kernel
+from .mobility import MapTables
 
 HORIZON_S, STEP_S = 5.0, 0.25
+STEPS = int(HORIZON_S / STEP_S)
 REFRESH_S = 0.5  # a prediction stands for a tenth of the horizon; at 0.1 s intervals this is a fifth of the cost
+_ROUNDING_DB = 1e-6
 
 
-@borrowing
-def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, since_s, was_dbm):
+class Scratch(NamedTuple):
+    """Working memory of one thread."""
+
+    rsrp: np.ndarray  # float64 [C], of the cells that are followed
+    since_s: np.ndarray
+    strongest: np.ndarray  # of the map on the way
+    near: np.ndarray  # int64 [C], which cells are followed
+    row: np.ndarray  # int64 [STEPS + 1], the way
+    col: np.ndarray
+
+
+@allocating
+def allocate_scratch(cells):
+    """A Scratch for so many cells; nothing in it outlives a prediction."""
+    return Scratch(np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells, np.int64),
+                   np.empty(STEPS + 1, np.int64), np.empty(STEPS + 1, np.int64))
+
+
+@kernel
+def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
     """The next handover of UE `u` as (cell, absolute time [s]); (-1, inf) when none falls within the horizon.
 
     A handover whose time-to-trigger runs already is not predicted but known. Otherwise the map is read at the nearest
@@ -28,53 +50,63 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
         rsrp_dbm, a3_since_s: of the simulator, float [U, C].
         weight: of a new value in the layer-3 filter over STEP_S.
         now_s: present time [s].
-        rsrp, since_s, was_dbm: scratch, float [C].
+        scratch: working memory.
     """
     me = ue[u]
     if me.reconnect_s < np.inf:
         return -1, np.inf
     if me.fire_cell >= 0:
         return me.fire_cell, me.fire_s
+    rsrp, since_s, strongest, near, row, col = scratch
     cells, radio = rsrp.shape[0], me.radio
-    running = False  # whether any time-to-trigger runs
-    for c in range(cells):
-        rsrp[c] = rsrp_dbm[u, c]
-        since_s[c] = a3_since_s[u, c]
-        running |= c != radio and since_s[c] < np.inf
     base = p.tx_power_dbm - p.subcarriers_db
     threshold = p.a3_offset_db + p.hysteresis_db
-    found, found_s = -1, np.inf
-    for k in range(1, int(HORIZON_S / STEP_S) + 1):
-        at_s = now_s + k * STEP_S
-        row = int((me.y + me.vy * k * STEP_S - p.origin_y) / p.pitch_m + 0.5)
-        col = int((me.x + me.vx * k * STEP_S - p.origin_x) / p.pitch_m + 0.5)
-        row = min(max(row, 0), gain_db.shape[0] - 1)
-        col = min(max(col, 0), gain_db.shape[1] - 1)
-        before = rsrp[radio]
-        serving = before + weight * (base + gain_db[row, col, radio] - before)
-        # Without branches, so that it runs on vectors of cells; in most steps no cell comes near.
-        near = False
-        for c in range(cells):
-            was = rsrp[c]
-            new = was + weight * (base + gain_db[row, col, c] - was)
-            was_dbm[c], rsrp[c] = was, new
-            near |= new - serving > threshold
-        if not (near or running):
+    serving = weakest = rsrp_dbm[u, radio]
+    for c in range(cells):
+        strongest[c] = -np.inf
+    row[0] = col[0] = -1
+    for k in range(1, STEPS + 1):
+        r = int((me.y + me.vy * k * STEP_S - p.origin_y) / p.pitch_m + 0.5)
+        s = int((me.x + me.vx * k * STEP_S - p.origin_x) / p.pitch_m + 0.5)
+        row[k] = r = min(max(r, 0), gain_db.shape[0] - 1)
+        col[k] = s = min(max(s, 0), gain_db.shape[1] - 1)
+        if r == row[k - 1] and s == col[k - 1]:
             continue
-        running = False
+        weakest = min(weakest, base + gain_db[r, s, radio])
         for c in range(cells):
-            if c == radio:
+            strongest[c] = max(strongest[c], gain_db[r, s, c])
+    # A filter never leaves the range of what goes into it: most cells are never near enough, and are left out.
+    count = 0
+    for c in range(cells):
+        if c == radio:
+            continue
+        power, since = rsrp_dbm[u, c], a3_since_s[u, c]
+        if since < np.inf or max(power, base + strongest[c]) - weakest > threshold - _ROUNDING_DB:
+            rsrp[count], since_s[count], near[count] = power, since, c
+            count += 1
+    if count == 0:
+        return -1, np.inf
+    found, found_s = -1, np.inf
+    for k in range(1, STEPS + 1):
+        at_s = now_s + k * STEP_S
+        r, s = row[k], col[k]
+        before = serving
+        serving = before + weight * (base + gain_db[r, s, radio] - before)
+        for i in range(count):
+            c = near[i]
+            power = rsrp[i]
+            was = power - before
+            rsrp[i] = power = power + weight * (base + gain_db[r, s, c] - power)
+            margin = power - serving
+            if since_s[i] == np.inf:
+                if not margin > threshold:
+                    continue
+                share = (threshold - was) / (margin - was) if was < threshold else 0.0
+                since_s[i] = at_s - STEP_S * (1.0 - share)
+            elif margin < p.a3_offset_db - p.hysteresis_db and at_s <= since_s[i] + p.time_to_trigger_s:
+                since_s[i] = np.inf
                 continue
-            was = was_dbm[c] - before
-            margin = rsrp[c] - serving
-            if since_s[c] == np.inf:
-                if margin > threshold:
-                    share = (threshold - was) / (margin - was) if was < threshold else 0.0
-                    since_s[c] = at_s - STEP_S * (1.0 - share)
-            elif margin < p.a3_offset_db - p.hysteresis_db and at_s <= since_s[c] + p.time_to_trigger_s:
-                since_s[c] = np.inf
-            running |= since_s[c] < np.inf
-            fire_s = since_s[c] + p.time_to_trigger_s
+            fire_s = since_s[i] + p.time_to_trigger_s
             if fire_s < found_s and fire_s <= at_s:
                 found, found_s = c, fire_s
         if found >= 0:
@@ -82,9 +114,8 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, rsrp, sin
     return -1, np.inf
 
 
-@borrowing
-def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, serving, rsrp, since_s,
-                was_dbm):
+@kernel
+def predict_env(e, state, params, tables: MapTables, weight, every, cell, time_s, serving, scratch):
     """Bring the predictions of all UEs of environment `e` up to date, in place.
 
     UE u at step k is predicted anew when (k + u) is a multiple of `every`, when it has changed cell, when a handover
@@ -98,7 +129,7 @@ def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, s
         cell: predicted cell, int32 [E, U]; -1: none.
         time_s: absolute time of that handover, float [E, U] [s]; inf: none.
         serving: serving cell at the last prediction, int32 [E, U]; -1: never predicted.
-        rsrp, since_s, was_dbm: scratch, float [C].
+        scratch: working memory.
     """
     ue, step, now_s = state.ue[e], state.world[e].step, state.world[e].time_s
     rsrp_dbm, a3_since_s = state.rsrp_dbm[e], state.a3_since_s[e]
@@ -107,7 +138,7 @@ def predict_env(e, state, params, tables: Tables, weight, every, cell, time_s, s
         due = step == 0 or (step + u) % every == 0 or serving[e, u] != me.radio
         if due or me.fire_cell >= 0 or me.reconnect_s < np.inf or time_s[e, u] <= now_s:
             cell[e, u], time_s[e, u] = predict_ue(ue, u, params[0], tables.gain_db, rsrp_dbm, a3_since_s, weight,
-                                                  now_s, rsrp, since_s, was_dbm)
+                                                  now_s, scratch)
             serving[e, u] = me.radio
 
 

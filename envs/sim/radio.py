@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from .jit import borrowing
-from .state import INTERRUPTED, Tables
+from .jit import kernel
+from .mobility import MapTables
+from .params import RadioConfig
 from .streams import RADIO, normals
 
 THERMAL_NOISE_DBM_HZ = -174.0
+SUBCARRIER_HZ = 30e3
 LOG_PER_DB = math.log(10.0) / 10.0
 
 
-@borrowing
+@kernel
 def path_gains_db(gain_db, row, col, out):
     """Bilinear path gain [dB] towards every gNB at fractional grid coordinates (row, col), clamped at the edge.
 
@@ -32,7 +35,7 @@ def path_gains_db(gain_db, row, col, out):
         out[cell] = top * (1.0 - a) + bottom * a
 
 
-@borrowing
+@kernel
 def efficiency(table, low_db, step_db, sinr_db):
     """Spectral efficiency [bit/s/Hz] from the PHY table by linear interpolation; 0 below it, flat above it."""
     at = (sinr_db - low_db) / step_db
@@ -44,61 +47,72 @@ def efficiency(table, low_db, step_db, sinr_db):
     return table[i] + (at - i) * (table[i + 1] - table[i])
 
 
-@borrowing
-def measure(ue, u, p, tables: Tables, keys, rsrp_dbm, gain_db, noise, step, first):
-    """Measure RSRP towards every cell and run the layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
+@kernel
+def measure(ue, p, tables: MapTables, keys, rsrp_dbm, gain_db, noise, step):
+    """Measure RSRP of every UE towards every cell; layer-3 filter F = (1 - a) F + a M (TS 38.331, 5.5.3.2).
 
-    Writes the path gains of UE `u` into `gain_db` [C], for update_links; `noise` [C] is scratch.
+    Writes the path gains into `gain_db` [U, C], for update_links; `noise` [U, C] is scratch. Step 0
+    is the first measurement, which the filter begins with.
     """
-    me = ue[u]
-    path_gains_db(tables.gain_db, (me.y - p.origin_y) / p.pitch_m, (me.x - p.origin_x) / p.pitch_m, gain_db)
+    ues, cells = rsrp_dbm.shape
+    # One loop each: look-ups that wait for memory wait together.
+    for u in range(ues):
+        path_gains_db(tables.gain_db, (ue[u].y - p.origin_y) / p.pitch_m, (ue[u].x - p.origin_x) / p.pitch_m,
+                      gain_db[u])
     if p.measurement_noise_db > 0.0:
-        normals(keys[RADIO], u, step, tables.quantiles, noise)
+        for u in range(ues):
+            normals(keys[RADIO], u, step, tables.quantiles, noise[u])
     else:
         noise[:] = 0.0
-    for c in range(rsrp_dbm.shape[1]):
-        power = p.tx_power_dbm - p.subcarriers_db + gain_db[c] + p.measurement_noise_db * noise[c]
-        rsrp_dbm[u, c] = power if first else (1.0 - p.filter_a) * rsrp_dbm[u, c] + p.filter_a * power
+    sent_dbm, deviation_db, weight = p.tx_power_dbm - p.subcarriers_db, p.measurement_noise_db, p.filter_a
+    for u in range(ues):
+        for c in range(cells):
+            power = sent_dbm + gain_db[u, c] + deviation_db * noise[u, c]
+            rsrp_dbm[u, c] = power if step == 0 else (1.0 - weight) * rsrp_dbm[u, c] + weight * power
 
 
-@borrowing
+@kernel
 def update_load(ue, cell, p):
-    """Share of the resources that each gNB uses: background plus the UEs that stream through it, at most 1."""
+    """Share of the resources that each gNB uses: background plus its active UEs, at most 1."""
     for c in range(cell.shape[0]):
         cell[c].load = p.idle_load
     for u in range(ue.shape[0]):
-        if ue[u].streaming and ue[u].phase != INTERRUPTED:
+        if ue[u].active:
             c = ue[u].radio
             cell[c].load = min(1.0, cell[c].load + p.load_per_ue)
 
 
-@borrowing
-def update_links(ue, cell, p, tables: Tables, gain_db, active):
+@kernel
+def update_links(ue, cell, p, tables: MapTables, gain_db, received, sharers):
     """SINR of every UE under the present loads, and the time one token spends on the air.
 
-    Interference from gNB j is its received power times its load; the serving gNB shares its band equally among the
-    UEs that stream through it. `gain_db` [U, C] is what `measure` wrote; `active` is scratch, int64 [C].
+    Interference from gNB j is its received power times its load; the serving gNB shares its band equally among its
+    active UEs. `gain_db` [U C] is what `measure` wrote, row by row, and is spent; `received` [U C] and `sharers`, int64
+    [C], are scratch.
     """
-    cells = cell.shape[0]
-    active[:] = 0
-    for u in range(ue.shape[0]):
-        if ue[u].streaming and ue[u].phase != INTERRUPTED:
-            active[ue[u].radio] += 1
+    ues, cells = ue.shape[0], cell.shape[0]
+    sharers[:] = 0
+    for u in range(ues):
+        if ue[u].active:
+            sharers[ue[u].radio] += 1
+    for i in range(ues * cells):
+        gain_db[i] = (p.tx_power_dbm + gain_db[i]) * LOG_PER_DB
+    for i in range(ues * cells):
+        received[i] = math.exp(gain_db[i])
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
-    for u in range(ue.shape[0]):
-        me = ue[u]
-        signal, interference, monitored = 0.0, noise_mw, noise_mw
+    for u in range(ues):
+        me, first = ue[u], u * cells
+        radio, signal, interference, monitored = me.radio, 0.0, noise_mw, noise_mw
         for c in range(cells):
-            # exp is several times faster than 10 to the power of something.
-            power = math.exp((p.tx_power_dbm + gain_db[u, c]) * LOG_PER_DB)
-            if c == me.radio:
+            power = received[first + c]
+            if c == radio:
                 signal = power
             else:
                 interference += power * cell[c].load
                 monitored += power * p.monitoring_load
         me.sinr_db = 10.0 * math.log10(signal / interference)
         me.monitor_db = 10.0 * math.log10(signal / monitored)
-        rate = p.bandwidth_hz / max(1, active[me.radio]) * efficiency(
+        rate = p.bandwidth_hz / max(1, sharers[radio]) * efficiency(
             tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
         me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s
 
@@ -111,3 +125,15 @@ def noise_dbm(bandwidth_hz: float, noise_figure_db: float) -> float:
 def filter_weight(k: float, interval_s: float) -> float:
     """Weight a of a new measurement per interval: a = 1/2^(k/4) at the 200 ms the standard assumes, rescaled."""
     return 1.0 - (1.0 - 0.5 ** (k / 4.0)) ** (interval_s / 0.2)
+
+
+def radio_params(config: RadioConfig, phy, interval_s: float) -> dict[str, Any]:
+    """RADIO_PARAMS of a configuration and a PHY table with `sinr_db` [N] (uniform)."""
+    return dict(
+        tx_power_dbm=config.tx_power_dbm, noise_dbm=noise_dbm(config.bandwidth_hz, config.noise_figure_db),
+        subcarriers_db=10.0 * np.log10(config.bandwidth_hz / SUBCARRIER_HZ), bandwidth_hz=config.bandwidth_hz,
+        idle_load=config.idle_load, load_per_ue=config.load_per_ue, token_payload_bits=config.token_payload_bits,
+        max_air_s=config.max_air_s, filter_a=filter_weight(config.filter_k, interval_s),
+        measurement_noise_db=config.measurement_noise_db, sinr_low_db=float(phy.sinr_db[0]),
+        sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]),
+    )

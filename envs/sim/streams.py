@@ -1,17 +1,26 @@
-"""Counter-based random streams: the same draw for the same (key, who, what, how-manieth), whatever happened before.
+"""Counter-based random streams: the same draw for the same (key, who, what, count), whatever happened before.
 
 A policy that delays one session must not change the speed of another UE, or policies would face different worlds on
-the same seed. So nothing in the simulator consumes a shared generator: every draw is a hash of its own address.
+the same seed. So nothing in the simulator consumes a shared generator: every draw is a hash of its own address, which
+says who draws (a UE, a convoy or a cell), what (one of the names below, different within a concern), and a count.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .jit import borrowing, borrowing_as
+from .jit import kernel, kernel_as
 
 CONCERNS = ("mobility", "radio", "sessions", "world", "policy")
 MOBILITY, RADIO, SESSIONS, WORLD, POLICY = range(len(CONCERNS))
+
+# What is drawn, by concern. The measurement noise (`normals`) has addresses of its own in RADIO.
+MOTION_SPEED, MOTION_START, MOTION_FIRST_LEG, MOTION_DESTINATION, MOTION_SAMPLE = range(5)
+RADIO_ATTEMPTS = 1 << 20  # transmissions of a transport block (kvroam.envs.scenes.exact_phy)
+SESSION_CONTEXT, SESSION_SCRIPT, SESSION_ANSWER, SESSION_PAUSE, SESSION_BEGUN, SESSION_PROMPT, SESSION_OFFSET = range(7)
+(SERVER_SPEED, LINK_EGRESS, LINK_INGRESS, MEASUREMENT_OFFSET, LINK_EGRESS_VARIES, LINK_INGRESS_VARIES,
+ SERVER_MEMORY) = range(7)
+TURNS_PER_SESSION = 1000  # counts that the turns of one session have for themselves
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -26,14 +35,14 @@ def keys(seed: int, episode: int = 0) -> np.ndarray:
 
 
 # Signatures are spelt out, or every mixture of 32-bit, 64-bit and literal arguments would be compiled again.
-@borrowing_as("uint64(uint64)")
+@kernel_as("uint64(uint64)")
 def _mix(z):
     z = (z ^ (z >> np.uint64(30))) * _MIX_A
     z = (z ^ (z >> np.uint64(27))) * _MIX_B
     return z ^ (z >> np.uint64(31))
 
 
-@borrowing_as("uint64(uint64, int64, int64, int64)")
+@kernel_as("uint64(uint64, int64, int64, int64)")
 def draw(key, who, what, count):
     """The 64-bit draw at one address: SplitMix64 finalisers over the key and three integers."""
     z = _mix(key + _GOLDEN * np.uint64(who + 1))
@@ -41,13 +50,13 @@ def draw(key, who, what, count):
     return _mix(z + _GOLDEN * np.uint64(count + 1))
 
 
-@borrowing_as("float64(uint64, int64, int64, int64)")
+@kernel_as("float64(uint64, int64, int64, int64)")
 def uniform(key, who, what, count):
     """A uniform draw in (0, 1)."""
     return (np.float64(draw(key, who, what, count) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@borrowing_as("float64(uint64, int64, int64, int64)")
+@kernel_as("float64(uint64, int64, int64, int64)")
 def normal(key, who, what, count):
     """A standard normal draw (Box-Muller over the addresses 2 count and 2 count + 1)."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, who, what, 2 * count)))
@@ -64,7 +73,7 @@ def normal_quantiles() -> np.ndarray:
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-@borrowing
+@kernel
 def normals(key, who, count, quantiles, out):
     """Fill `out` with standard normal draws, four per 64-bit draw: every step needs one per UE and cell.
 
@@ -79,7 +88,7 @@ def normals(key, who, count, quantiles, out):
         bits >>= np.uint64(16)
 
 
-@borrowing_as("float64(uint64, int64, int64, int64, float64)")
+@kernel_as("float64(uint64, int64, int64, int64, float64)")
 def gamma(key, who, what, count, shape):
     """A Gamma(shape, 1) draw; shape 1 is exactly exponential.
 

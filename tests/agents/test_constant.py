@@ -9,8 +9,8 @@ from kvroam.agents.handover.constant import ConstantPlan
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import DETOUR as STAY
-from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
+from kvroam.envs.handover.world.state import DETOUR as STAY
+from kvroam.envs.handover.world.state import INTERRUPTED, KV, PREPARING, RESUMED, SPLIT
 
 from ..envs.sim_bench import Bench
 

@@ -11,6 +11,7 @@ from kvroam.agents.handover.ctho import CtHO, solve
 from kvroam.agents.handover.fixed import CacheHandover, TokenHandover
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.simulator import Simulator
+from kvroam.envs.handover.world.state import RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -19,7 +20,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import RESUMED
 
 QWEN = dict(backhaul_tokens_per_s=4.5e9 / 458_752, prefill_s_per_token=9.4267e-5, prefill_overhead_s=2.4e-3,
             cycle_s=0.01)
@@ -234,7 +234,7 @@ def worst_interruption(city, phy, policy, contexts, capacity_bps=2e9):
     sim.reset()
     ue = sim.state.ue[0]
     ue["radio"] = ue["server"] = ue["target"] = 0
-    ue["streaming"], ue["left"], ue["context"] = False, 1e9, contexts
+    ue["streaming"], ue["pause_left_s"], ue["context"] = False, 1e9, contexts
     ue["fire_s"], ue["fire_cell"] = 0.05, 1
     view, worst, resumed = NetworkView(sim, 3), 0.0, 0
     while resumed < users:

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from kvroam.agents.handover.ctho import CtHO, solve
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import KV, SPLIT, TOKEN
+from kvroam.envs.handover.world.state import KV, SPLIT, TOKEN
 
 from ..envs.sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, Bench
 from .test_ctho import batch_end, edf_ends, instance, least_worst_delays

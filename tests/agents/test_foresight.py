@@ -9,8 +9,8 @@ from kvroam.agents.handover.foresight import Foresight, next_changes
 from kvroam.agents.registry import make
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
-from kvroam.envs.sim.state import DETOUR as STAYS
-from kvroam.envs.sim.state import RESUMED
+from kvroam.envs.handover.world.state import DETOUR as STAYS
+from kvroam.envs.handover.world.state import RESUMED
 
 # Radio links do not fail here: failures depend on interference, and so on what policies do.
 QUICK = ["scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.q_out_db=-100.0",

@@ -10,7 +10,7 @@ from kvroam.agents.handover import jmsra
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import KV, RESUMED, TOKEN
+from kvroam.envs.handover.world.state import KV, RESUMED, TOKEN
 
 from ..envs.sim_bench import KV_BITS, LINK_BPS, Bench
 

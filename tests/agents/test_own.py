@@ -13,7 +13,7 @@ from kvroam import agents
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import HandoverConfig, resolve
 from kvroam.envs.handover.world.simulator import idle_plans
-from kvroam.envs.sim.state import KV, TOKEN
+from kvroam.envs.handover.world.state import KV, TOKEN
 from kvroam.errors import PolicyError
 from kvroam.evaluate import command
 

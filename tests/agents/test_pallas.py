@@ -9,7 +9,7 @@ import pytest
 
 from kvroam.agents.handover.pallas import Pallas, service_interruption_s, window
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
+from kvroam.envs.handover.world.state import IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 
 from ..envs.sim_bench import FIRST_TOKEN_S, KV_BITS, RADIO_S, SERVING, Bench
 

@@ -14,7 +14,7 @@ from kvroam.agents.handover.planner import _AT, _EARLY, _FETCH, _STAY, GreedyPla
 from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import PLAN_BITS, HandoverConfig, RewardConfig
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
+from kvroam.envs.handover.world.state import DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
 
 from ..envs.sim_bench import CALM, LINK_BPS, SERVING, Bench
 

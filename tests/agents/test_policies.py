@@ -13,7 +13,7 @@ from kvroam import agents
 from kvroam.agents.handover.catalogue import CATALOGUE
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import HandoverConfig, resolve
-from kvroam.envs.sim.state import CANCEL, CONTINUE, PLAN
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, PLAN
 from kvroam.errors import PolicyError
 
 QUICK = ("scoring.mode=none", "num_ues=8", "mobility.vehicle_share=1.0", "radio.measurement_noise_db=0.5")

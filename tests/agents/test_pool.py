@@ -8,7 +8,7 @@ import pytest
 from kvroam import agents
 from kvroam.envs.handover.config import HandoverConfig
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import KV, SPLIT
+from kvroam.envs.handover.world.state import KV, SPLIT
 
 from ..envs.sim_bench import CALM, KV_BITS, LINK_BPS, Bench
 from .test_ctho import least_worst_delays

@@ -8,7 +8,7 @@ from scipy.optimize import LinearConstraint, brentq, minimize, nnls
 
 from kvroam.agents.handover.shares import Market, WaterFilling, market_rates, transfers, waterfilling_rates
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import INTERRUPTED, KV, PREPARING
+from kvroam.envs.handover.world.state import INTERRUPTED, KV, PREPARING
 
 from ..envs.sim_bench import LINK_BPS, Bench
 

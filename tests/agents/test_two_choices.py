@@ -7,7 +7,7 @@ import pytest
 
 from kvroam.agents.handover.two_choices import TwoChoices, placement_cost
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.sim.state import DETOUR, KV, SPLIT
+from kvroam.envs.handover.world.state import DETOUR, KV, SPLIT
 
 from ..envs.sim_bench import Bench
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
+from kvroam.envs.handover.world.state import DETOUR, OPENED, RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -16,7 +17,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import DETOUR, OPENED, RESUMED
 
 NEVER = 1e9
 RADIO_S = 0.05  # radio interruption [s]
@@ -70,7 +70,7 @@ class Bench:
         me["radio"], me["previous"] = radio, -1
         me["server"] = me["target"] = radio if server is None else server
         me["context"] = me["snapshot"] = me["shipped"] = context
-        me["streaming"], me["left"] = streaming, NEVER
+        me["streaming"], me["answer_left"], me["pause_left_s"] = streaming, NEVER, NEVER
 
     def plan(self, u: int, **fields: float) -> None:
         """Change fields of the plan of UE `u`; they hold until changed again."""

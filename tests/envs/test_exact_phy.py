@@ -6,9 +6,9 @@ import pytest
 from kvroam.envs import Core, make_core, scenes
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import State, allocate
 from kvroam.envs.scenes.exact_phy import ExactPhy, active, attempts
 from kvroam.envs.sim.params import RadioConfig
-from kvroam.envs.sim.state import INTERRUPTED, State, allocate
 from kvroam.envs.sim.streams import keys
 
 RADIO = RadioConfig()
@@ -20,9 +20,9 @@ def exact() -> ExactPhy:
 
 
 def lonely_links(sinr_db: np.ndarray, envs: int) -> State:
-    """A state in which UE u streams alone through cell u at sinr_db[u]."""
+    """A state in which UE u is active alone in cell u at sinr_db[u]."""
     state = allocate(envs, len(sinr_db), len(sinr_db), 1, 1)
-    state.ue["sinr_db"], state.ue["radio"], state.ue["streaming"] = sinr_db, np.arange(len(sinr_db)), True
+    state.ue["sinr_db"], state.ue["radio"], state.ue["active"] = sinr_db, np.arange(len(sinr_db)), True
     for e in range(envs):
         state.keys[e] = keys(e)
     return state
@@ -106,8 +106,7 @@ def test_a_link_below_all_curves_waits_the_longest_and_sharing_costs_time(exact:
     state.ue["radio"] = 0
     exact(state)
     assert (state.ue["air_s"][:, 1] > 2.0 * alone).all()
-    state.ue["phase"][:, 0] = INTERRUPTED
-    state.ue["streaming"][:, 2] = False
+    state.ue["active"][:, [0, 2]] = False
     exact(state)
     assert (active(state.ue) == 1).all()
     assert (state.ue["air_s"][:, 1] == alone).all()

@@ -17,8 +17,8 @@ from kvroam.envs import HandoverCentralEnv, HandoverEgoEnv, HandoverEnv, env, ma
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import KV
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.state import KV
 from kvroam.envs.views.wrappers import BoxActions, ParallelDictActions
 
 SCORED = HandoverConfig(num_ues=8, episode_s=15.0, sessions=SessionConfig(scripts=4, think_s=0.2))

@@ -27,12 +27,13 @@ WRONG = {
     "bits": ([32, 2, 0, -16, 15], "must be one of 16, 8, 4"),
     "weight": ([-1e-9, math.nan, math.inf, -math.inf], "must be finite and not negative"),
     "prefix": ([-2, -2**31], "must be at least -1"),
-    "hold": ([-1e-9, math.nan, math.inf], "must be finite and not negative"),
+    "prefill_delay_s": ([-1e-9, math.nan, math.inf], "must be finite and not negative"),
     "handover": ([-2, CELLS], f"must lie in [-1, {CELLS - 1}]"),
 }
 RIGHT = {
     "target": [-2, -1, 0, CELLS - 1], "medium": [0, 1, 2, 3], "keep": [5e-324, 0.1, 1.0], "bits": [4, 8, 16],
-    "weight": [0.0, -0.0, 1e300], "prefix": [-1, 0, 2**31 - 1], "hold": [0.0, 1e300], "handover": [-1, 0, CELLS - 1],
+    "weight": [0.0, -0.0, 1e300], "prefix": [-1, 0, 2**31 - 1],
+    "prefill_delay_s": [0.0, 1e300], "handover": [-1, 0, CELLS - 1],
 }
 
 
@@ -78,19 +79,19 @@ def test_the_first_of_several_faults_is_named() -> None:
     one = make_core(CONFIGS["physics"], num_envs=2)
     one.reset([1, 2])
     plans = idle_plans(2, 3)
-    plans["keep"][1, 0], plans["bits"][0, 2], plans["hold"][0, 2] = 2.0, 5, -1.0
+    plans["keep"][1, 0], plans["bits"][0, 2], plans["prefill_delay_s"][0, 2] = 2.0, 5, -1.0
     with pytest.raises(ValueError, match="ue_2 in environment 0: bits is 5"):
         one.step(plans)
 
 
-def test_a_weight_and_a_hold_are_finite_one_by_one_even_where_their_sum_is_not() -> None:
+def test_a_weight_and_a_delay_are_finite_one_by_one_even_where_their_sum_is_not() -> None:
     one = make_core(CONFIGS["physics"])
     one.reset([1])
     plans = idle_plans(1, 3)
-    plans["weight"][0, 1] = plans["hold"][0, 1] = 1.5e308
+    plans["weight"][0, 1] = plans["prefill_delay_s"][0, 1] = 1.5e308
     one.step(plans)
-    plans["hold"][0, 1] = math.inf
-    with pytest.raises(ValueError, match="ue_1 in environment 0: hold is inf"):
+    plans["prefill_delay_s"][0, 1] = math.inf
+    with pytest.raises(ValueError, match="ue_1 in environment 0: prefill_delay_s is inf"):
         one.step(plans)
 
 

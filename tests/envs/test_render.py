@@ -19,11 +19,11 @@ from kvroam.envs.base.drawing import Arc, Chart
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.drawing import LOOKS, drawing, looks_of
 from kvroam.envs.handover.scoring import Scores
+from kvroam.envs.handover.world.state import IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 from kvroam.envs.render import Renderer, colours
 from kvroam.envs.render.chart import ceiling
 from kvroam.envs.render.ground import cell_colours
 from kvroam.envs.render.history import History
-from kvroam.envs.sim.state import IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 
 CONFIG = HandoverConfig(num_ues=6, episode_s=3.0, scoring=ScoringConfig(mode="none"))
 

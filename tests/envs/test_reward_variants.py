@@ -11,8 +11,8 @@ from kvroam.envs import HandoverEnv, make_core
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import DETOUR, KV, OPENED, RESUMED, TOKEN
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.state import DETOUR, KV, OPENED, RESUMED, TOKEN
 
 DRIFT = TERMS.index("drift")
 STREAM = HandoverConfig(num_ues=6, episode_s=15.0, sessions=SessionConfig(scripts=4, think_s=0.2))

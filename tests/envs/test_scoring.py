@@ -8,8 +8,8 @@ import pytest
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
+from kvroam.envs.handover.world.state import DETOUR, KV, RESUMED, SPLIT, TOKEN
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.state import DETOUR, KV, RESUMED, SPLIT, TOKEN
 from kvroam.errors import ConfigError
 
 CONFIG = HandoverConfig(num_ues=8, episode_s=20.0, sessions=SessionConfig(scripts=4, think_s=0.2))

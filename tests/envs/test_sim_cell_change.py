@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs.sim.cell_change import a3_event, reset_timers
-from kvroam.envs.sim.state import PARAMS, UE
+from kvroam.envs.handover.world.state import PARAMS, UE
+from kvroam.envs.sim.cell_change import a3_events, forget_events
 
 from .sim_bench import Bench
 
@@ -24,16 +24,16 @@ def handovers(margin_db: np.ndarray, ttt_s: float = 0.16, phase_s: float = 0.0) 
     steps, cells = margin_db.shape[0], margin_db.shape[1] + 1
     ue, params = np.zeros(1, UE), np.zeros(1, PARAMS)
     params["a3_offset_db"], params["hysteresis_db"], params["time_to_trigger_s"] = OFFSET_DB, HYSTERESIS_DB, ttt_s
-    ue["phase_s"] = phase_s
+    ue["phase_s"], ue["reconnect_s"] = phase_s, np.inf
     since = np.full((1, cells), np.inf)
     done = []
     for k in range(steps):
         rsrp = np.r_[-80.0, -80.0 + margin_db[k]][None]
-        a3_event(ue, 0, params[0], rsrp, since, k * STEP_S)
+        a3_events(ue, params[0], rsrp, since, k * STEP_S)
         assert (ue["fire_cell"][0] == -1) == np.isinf(ue["fire_s"][0])
         if ue["fire_s"][0] < (k + 1) * STEP_S:
             done.append((float(ue["fire_s"][0]), int(ue["fire_cell"][0])))
-            reset_timers(0, since)
+            forget_events(ue, 0, since)
     return done
 
 

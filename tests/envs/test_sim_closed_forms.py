@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.state import DETOUR, KV, SPLIT, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvroam.envs.sim.state import DETOUR, KV, TOKEN
+from kvroam.envs.handover.world.state import DETOUR, KV, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, Bench
 
@@ -65,7 +65,7 @@ def test_tokens_are_decode_rate_times_time(city, phy):
 
 def test_a_thinking_user_gets_no_tokens_and_the_answer_begins_when_thinking_ends(city, phy):
     bench = Bench(city, phy)
-    bench.ue[0]["left"] = 1.25
+    bench.ue[0]["pause_left_s"] = 1.25
     bench.step(12)
     assert bench.total("tokens") == 0.0
     bench.step(8)

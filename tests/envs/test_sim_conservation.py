@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, OPENED, PREPARING, RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -14,7 +15,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, OPENED, PREPARING, RESUMED
 
 from .sim_bench import server_by_events
 

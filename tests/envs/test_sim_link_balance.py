@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs.sim.state import INTERRUPTED, KV
+from kvroam.envs.handover.world.state import INTERRUPTED, KV
 
 from .sim_bench import LINK_BPS, Bench
 

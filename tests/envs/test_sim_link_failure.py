@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvroam.envs.handover.world.link_failure import monitor
+from kvroam.envs.handover.world.state import DETOUR, IDLE, INTERRUPTED, KV, PARAMS, TOKEN, UE
+from kvroam.envs.sim.link_monitoring import monitor
 from kvroam.envs.sim.params import RadioConfig
-from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, KV, PARAMS, TOKEN, UE
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, NEVER, REESTABLISHMENT_S, Bench, restore_s
 
@@ -26,7 +26,7 @@ def first_failure(sinr_db, t310_s: float, phase_s: float) -> float:
         if ue["t310_s"][0] < k * STEP_S:
             break
         ue["monitor_db"] = value
-        monitor(ue, 0, params[0], k * STEP_S)
+        monitor(ue, params[0], k * STEP_S)
     return float(ue["t310_s"][0])
 
 

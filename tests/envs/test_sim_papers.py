@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kvroam.agents.handover.ctho import solve
+from kvroam.envs.handover.world.state import CONTINUE, KV, SPLIT, TOKEN
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.state import CONTINUE, KV, SPLIT, TOKEN
 
 from .sim_bench import RADIO_S, Bench
 
@@ -49,7 +49,7 @@ def delays(city, phy, tau, context, prefix: int, capacity_bps: float) -> np.ndar
     while any(not bench.resumed(u) for u in range(users)):
         now = bench.sim.state.world["time_s"][0]
         for u in range(users):
-            bench.plan(u, hold=max(0.0, tau[-1] - now))
+            bench.plan(u, prefill_delay_s=max(0.0, tau[-1] - now))
             if now <= tau[u] < now + 0.1:
                 bench.hand_over(u, 1, tau[u])
         bench.step()

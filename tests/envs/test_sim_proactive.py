@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 

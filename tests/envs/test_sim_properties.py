@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.envs.handover.world.simulator import Simulator
+from kvroam.envs.handover.world.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -16,7 +17,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 
 from .sim_bench import server_by_events
 from .test_sim_conservation import UES, arbitrary_plans
@@ -105,7 +105,7 @@ def test_nothing_is_lost_overfull_or_in_two_places(city, phy, world):
     for k in range(STEPS):
         before = sim.state.ue[0].copy()
         plans = arbitrary_plans(generator, sim)
-        plans["hold"] = generator.choice([0.0, 0.0, 0.05, 0.4], plans.shape)
+        plans["prefill_delay_s"] = generator.choice([0.0, 0.0, 0.05, 0.4], plans.shape)
         sim.advance(plans)
         check_step(sim, each, before, k)
         flow[k] = sim.state.flow[0]

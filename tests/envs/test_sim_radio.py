@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from kvroam.envs.handover.world.state import INTERRUPTED, KV
 from kvroam.envs.sim.radio import efficiency, filter_weight, noise_dbm, path_gains_db
-from kvroam.envs.sim.state import INTERRUPTED, KV
 
 from .sim_bench import Bench
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
-from kvroam.envs.sim.streams import WORLD, uniform
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, KV, TOKEN
+from kvroam.envs.sim.streams import LINK_EGRESS_VARIES, LINK_INGRESS_VARIES, WORLD, uniform
 
 from .sim_bench import KV_BITS, LINK_BPS, RADIO_S, REESTABLISHMENT_S, SERVING, Bench
 
@@ -90,7 +90,8 @@ class Reference:
         """Capacity of a link now."""
         if self.keys is None:
             return LINK_BPS
-        draw = uniform(self.keys[WORLD], c, 4 if side == "out" else 5, int(self.now / PERIOD_S + 1e-9))
+        what = LINK_EGRESS_VARIES if side == "out" else LINK_INGRESS_VARIES
+        draw = uniform(self.keys[WORLD], c, what, int(self.now / PERIOD_S + 1e-9))
         return LINK_BPS * math.exp(math.log(VARIATION) * (2.0 * draw - 1.0))
 
     def work(self, c: int, tokens: float) -> tuple[float, int]:
@@ -138,8 +139,8 @@ class Reference:
         prefix = context if medium == TOKEN else 0.0 if medium == KV else min(plan["prefix"], context)
         per_token = BITS[plan["bits"]]
         user.move = Move(target, prefix, context, (context - prefix) * plan["keep"] * per_token, per_token,
-                         plan["weight"], "queued" if prefix > 0 else "none", context, self.begun + plan["hold"],
-                         self.now)
+                         plan["weight"], "queued" if prefix > 0 else "none", context,
+                         self.begun + plan["prefill_delay_s"], self.now)
 
     def drop(self, user: User) -> None:
         """Cancel what is under way."""
@@ -157,7 +158,7 @@ class Reference:
         """What a plan does at the start of an interval."""
         if user.move:
             user.move.weight = plan["weight"]
-            user.move.hold_until = self.now + plan["hold"]
+            user.move.hold_until = self.now + plan["prefill_delay_s"]
         if user.cut is not None:
             return
         if plan["target"] == CANCEL:
@@ -367,7 +368,7 @@ def arbitrary(generator: np.random.Generator, hold: bool) -> dict:
                 medium=int(generator.integers(0, 4)), keep=float(generator.choice([1.0, 0.4])),
                 bits=int(generator.choice([16, 8, 4])), weight=float(generator.choice([0.0, 0.25, 1.0, 4.0])),
                 prefix=int(generator.integers(0, 2500)),
-                hold=float(generator.choice([0.0, 0.0, 0.033, 0.21])) if hold else 0.0)
+                prefill_delay_s=float(generator.choice([0.0, 0.0, 0.033, 0.21])) if hold else 0.0)
 
 
 CASES = [(seed, ()) for seed in range(8)] + [
@@ -392,7 +393,7 @@ def test_the_simulator_and_the_reference_agree(city, phy, seed, features):
         users.append(User(radio, float(generator.integers(50, 2500)), bool(u % 2), server))
         bench.put(u, radio, server, users[u].context, users[u].streaming)
         if "prompts" in features and not users[u].streaming:
-            bench.ue[u]["left"] = users[u].ask_at = float(generator.uniform(0.0, 2.0))
+            bench.ue[u]["pause_left_s"] = users[u].ask_at = float(generator.uniform(0.0, 2.0))
     reference = Reference(users, list(speed), "chunked" in features, places,
                           bench.sim.state.keys[0] if "variation" in features else None)
     for k in range(60):

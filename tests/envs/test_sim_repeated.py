@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvroam.envs.sim.state import CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
+from kvroam.envs.handover.world.state import CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 
@@ -90,7 +90,7 @@ def test_the_event_says_whether_the_radio_changed_cell(city, phy, interruption_s
 
 def ended(bench: Bench, u: int = 0) -> None:
     """The script of session `u` ends in 20 ms, when its user has stopped thinking."""
-    bench.ue[u]["end"], bench.ue[u]["left"] = bench.ue[u]["context"], 0.02
+    bench.ue[u]["end"], bench.ue[u]["pause_left_s"] = bench.ue[u]["context"], 0.02
 
 
 def test_a_session_that_ends_is_replaced_at_the_cell_of_its_user(city, phy):
@@ -142,7 +142,7 @@ def test_an_interrupted_session_is_not_replaced_before_it_has_arrived(city, phy)
 
 def test_an_interrupted_user_goes_on_thinking_and_the_answer_waits(city, phy):
     bench = Bench(city, phy)
-    bench.ue[0]["left"] = 0.1
+    bench.ue[0]["pause_left_s"] = 0.1
     bench.plan(0, medium=KV)
     bench.hand_over(0, 1, 0.05)
     event = bench.until_resumed()
@@ -203,7 +203,7 @@ def test_no_event_is_lost_when_sessions_are_very_short(city, phy):
 def test_an_answer_that_is_interrupted_keeps_its_length(city, phy):
     bench = Bench(city, phy, sessions=dict(think_s=1e6))
     bench.put(0, streaming=True)
-    bench.ue[0]["left"] = 30.0
+    bench.ue[0]["answer_left"] = 30.0
     bench.plan(0, medium=KV)
     bench.hand_over(0, 1, 0.04)
     bench.until_resumed()

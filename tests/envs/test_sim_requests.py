@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
-from kvroam.envs.sim.state import ANSWER, DETOUR, FLOW, IDLE, KV, NO_JOB, OPENED, RUNNING, SPLIT, TOKEN, WAITING
+from kvroam.envs.handover.world.state import (
+    ANSWER,
+    DETOUR,
+    FLOW,
+    IDLE,
+    KV,
+    NO_JOB,
+    OPENED,
+    RUNNING,
+    SPLIT,
+    TOKEN,
+    WAITING,
+)
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 
@@ -21,7 +33,7 @@ def asking(city, phy, at_s: float, answer: float = 5.0, ues: int = 1, **changes)
     """A bench whose UE 0 asks at `at_s` and gets an answer of so many tokens."""
     changes.setdefault("sessions", dict(prompt_tokens=(PROMPT, 0.0), answer_tokens=(answer, 0.0), think_s=1e9))
     bench = Bench(city, phy, ues=ues, **changes)
-    bench.ue[0]["left"] = at_s
+    bench.ue[0]["pause_left_s"] = at_s
     return bench
 
 
@@ -101,7 +113,7 @@ def test_a_prompt_goes_on_at_the_source_when_the_session_stays(city, phy):
 def opening(city, phy, at_s: float = 0.01) -> Bench:
     """A bench whose UE 0 opens a new session at `at_s`, with a prompt of 8 * 300 tokens."""
     bench = Bench(city, phy, sessions=dict(context_tokens=(300, 300), script_tokens=900, prompt_tokens=(50.0, 0.0)))
-    bench.ue[0]["context"], bench.ue[0]["left"] = 8 * 900.0, at_s
+    bench.ue[0]["context"], bench.ue[0]["pause_left_s"] = 8 * 900.0, at_s
     return bench
 
 
@@ -160,7 +172,7 @@ def test_a_second_handover_back_to_a_detour_opens_the_session_at_the_source_afte
 def test_the_answer_in_which_an_episode_begins_is_no_request(city, phy):
     bench = Bench(city, phy, sessions=dict(think_s=1e9))
     bench.put(0, streaming=True)
-    bench.ue[0]["left"] = 2.0
+    bench.ue[0]["answer_left"] = 2.0
     assert answers(bench, 4) == []
 
 

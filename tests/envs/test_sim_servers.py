@@ -11,8 +11,8 @@ from kvroam.envs.handover.actions import masks
 from kvroam.envs.handover.config import ActionConfig
 from kvroam.envs.handover.observations import OWN, SLOT, observe
 from kvroam.envs.handover.view import NetworkView
+from kvroam.envs.handover.world.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 from kvroam.envs.sim.params import ComputeConfig
-from kvroam.envs.sim.state import CANCEL, CONTINUE, DETOUR, IDLE, INTERRUPTED, KV, PREPARING, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, RADIO_S, Bench
 
@@ -196,7 +196,7 @@ def test_a_new_session_without_room_opens_where_there_is_most(city, phy):
     for u in (1, 2):
         bench.put(u, radio=1)
     bench.put(3, radio=1, server=2, context=8000.0)
-    bench.ue[3]["left"] = 0.05
+    bench.ue[3]["pause_left_s"] = 0.05
     bench.step()
     assert len(bench.opened(3)) == 1
     assert (bench.ue[3]["radio"], bench.ue[3]["server"]) == (1, 5)

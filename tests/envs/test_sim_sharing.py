@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from kvroam.envs.handover.world.state import KV, SPLIT, TOKEN
 from kvroam.envs.sim.backhaul import weighted_fair_rates
-from kvroam.envs.sim.state import KV, SPLIT, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, Bench, restore_s
 

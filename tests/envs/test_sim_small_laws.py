@@ -17,9 +17,9 @@ from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import HandoverConfig, RewardConfig
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.view import NetworkView
+from kvroam.envs.handover.world.state import FLOW, INTERRUPTED, KV, RESUMED, TOKEN
 from kvroam.envs.sim.compute import next_cycle
 from kvroam.envs.sim.params import SessionConfig
-from kvroam.envs.sim.state import FLOW, INTERRUPTED, KV, RESUMED, TOKEN
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, RADIO_S, REESTABLISHMENT_S, Bench, restore_s
 
@@ -29,7 +29,7 @@ CLOSE = dict(rel=1e-9, abs=1e-9)
 def test_a_prompt_leaves_half_of_what_is_left_of_its_script_for_the_answers(city, phy) -> None:
     bench = Bench(city, phy, sessions=dict(prompt_tokens=(1e9, 0.0), answer_tokens=(1.0, 0.0), think_s=0.0,
                                            script_tokens=1000), serving=dict(prefill_s_per_token=1e-3))
-    bench.ue[0]["end"], bench.ue[0]["left"] = 8000.0, 0.05
+    bench.ue[0]["end"], bench.ue[0]["pause_left_s"] = 8000.0, 0.05
     expected = 1000.0
     for _ in range(4):
         while bench.ue[0]["prompt"] == 0:
@@ -49,7 +49,7 @@ def test_the_queue_of_a_chunked_server_is_all_work_that_it_has_not_done_yet(city
     bench.cell["speed"] = speed
     asked_s = (0.01, 0.05, 0.06)
     for u, at_s in enumerate(asked_s):
-        bench.ue[u]["left"] = at_s
+        bench.ue[u]["pause_left_s"] = at_s
     bench.put(3, radio=5, context=2100.0)
     bench.plan(3, medium=TOKEN)
     bench.hand_over(3, 0, 0.08)

@@ -14,7 +14,7 @@ QUANTILES = normal_quantiles()
 
 
 def along(axis: int, function=uniform, key=KEY, count: int = COUNT) -> np.ndarray:
-    """Draws that differ in one of (who, what, how-manieth) only."""
+    """Draws that differ in one of (who, what, count) only."""
     address = [3, 2, 5]
     values = np.empty(count)
     for i in range(count):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.world.state import KV
 from kvroam.envs.sim.params import BackhaulConfig
-from kvroam.envs.sim.state import KV
-from kvroam.envs.sim.streams import WORLD, uniform
+from kvroam.envs.sim.streams import LINK_EGRESS_VARIES, LINK_INGRESS_VARIES, WORLD, uniform
 
 from .sim_bench import FIRST_TOKEN_S, KV_BITS, LINK_BPS, Bench, restore_s
-
-EGRESS, INGRESS = 4, 5
 
 
 def factor(bench: Bench, cell: int, direction: int, period: int, variation: float) -> float:
@@ -29,9 +27,9 @@ def test_a_transfer_ends_when_the_capacity_has_added_up(city, phy, topology, var
     event = bench.until_resumed()
     bits, now, period = 3000 * KV_BITS, 0.02, 0
     while True:
-        rate = LINK_BPS * factor(bench, 0, EGRESS, period, variation)
+        rate = LINK_BPS * factor(bench, 0, LINK_EGRESS_VARIES, period, variation)
         if topology == "mesh":
-            rate = min(rate, LINK_BPS * factor(bench, 1, INGRESS, period, variation))
+            rate = min(rate, LINK_BPS * factor(bench, 1, LINK_INGRESS_VARIES, period, variation))
         if bits <= rate * ((period + 1) * period_s - now):
             break
         bits -= rate * ((period + 1) * period_s - now)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from kvroam.envs.sim.params import ServingConfig, SessionConfig
-from kvroam.envs.sim.streams import SESSIONS, gamma, uniform
+from kvroam.envs.sim.streams import SESSION_OFFSET, SESSIONS, gamma, uniform
 from kvroam.envs.sim.workload import read_trace
 from kvroam.errors import ConfigError
 
@@ -38,7 +38,7 @@ def test_pauses_have_the_mean_and_the_burstiness_of_the_configuration(city, phy)
     pauses, ended = [], np.full(40, np.nan)
     for u in range(40):
         bench.put(u, streaming=True)
-        bench.ue[u]["left"] = 1.0
+        bench.ue[u]["answer_left"] = 1.0
     for _ in range(400):
         bench.step()
         for answer in bench.sim.state.answer[0, :bench.sim.state.world["answers"][0]]:
@@ -117,12 +117,12 @@ def test_sessions_follow_the_trace_from_an_offset_of_their_own(city, phy, tmp_pa
     answers = {u: [] for u in range(5)}
     for u in range(5):
         bench.put(u, streaming=True)
-        bench.ue[u]["left"] = 1.0
+        bench.ue[u]["answer_left"] = 1.0
     for _ in range(150):
         bench.step()
         for answer in bench.sim.state.answer[0, :bench.sim.state.world["answers"][0]]:
             answers[int(answer["ue"])].append((answer["time_s"], answer["tokens"]))
-    offsets = [int(uniform(bench.sim.state.keys[0, SESSIONS], u, 6, 0) * 50) for u in range(5)]
+    offsets = [int(uniform(bench.sim.state.keys[0, SESSIONS], u, SESSION_OFFSET, 0) * 50) for u in range(5)]
     assert len(set(offsets)) > 2
     for u, offset in enumerate(offsets):
         row, now = offset, 1 / 25.0
@@ -137,7 +137,7 @@ def test_contexts_stay_within_the_script_whatever_the_trace_says(city, phy, tmp_
     path = write(tmp_path, [f"{t},M,1,100000,1,L" for t in range(5)])
     bench = Bench(city, phy, ues=4, serving=dict(decode_tokens_per_s=2e4),
                   sessions=dict(trace=str(path), think_s=0.05, script_tokens=960, prompt_tokens=(500.0, 1.0)))
-    bench.ue["left"] = 0.01
+    bench.ue["pause_left_s"] = 0.01
     for _ in range(60):
         bench.step()
         assert (bench.ue["context"] <= 8.0 * 960 + 1e-6).all()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
+from kvroam.envs.handover.world.state import CONTINUE, DETOUR, KV, TOKEN
 from kvroam.envs.scenes import load, load_phy_table
 from kvroam.envs.sim.params import (
     BackhaulConfig,
@@ -20,7 +21,6 @@ from kvroam.envs.sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from kvroam.envs.sim.state import CONTINUE, DETOUR, KV, TOKEN
 
 UES, STEPS = 8, 120
 WORLD_FIELDS = ("x", "y", "speed", "row", "col", "destination", "leg", "radio", "previous", "since_s", "fire_s",

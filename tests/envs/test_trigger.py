@@ -14,7 +14,7 @@ from kvroam.envs import HandoverEgoEnv, HandoverEnv, make_core
 from kvroam.envs.handover.actions import sizes
 from kvroam.envs.handover.config import ActionConfig, HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
-from kvroam.envs.sim.state import IDLE, INTERRUPTED, KV
+from kvroam.envs.handover.world.state import IDLE, INTERRUPTED, KV
 
 A3 = HandoverConfig(num_ues=8, episode_s=30.0, scoring=ScoringConfig(mode="none"))
 POLICY = replace(A3, actions=ActionConfig(trigger="policy"), reward=RewardConfig(pingpong=2.0))

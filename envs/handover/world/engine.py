@@ -7,21 +7,30 @@ interval.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
 
-from ...sim import cell_change, chunked, compute, mobility, radio, sessions
+from ...sim import cell_change, compute, mobility, radio, sessions
 from ...sim.backhaul import vary_capacities, weighted_fair_rates
-from ...sim.jit import borrowing, owning, owning_parallel
-from ...sim.state import DONE, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
-from ...sim.streams import WORLD, uniform
-from . import link_failure, migration, trigger
+from ...sim.jit import allocating, entry, kernel, parallel_entry
+from ...sim.link_monitoring import monitor
+from ...sim.streams import (
+    LINK_EGRESS,
+    LINK_INGRESS,
+    MEASUREMENT_OFFSET,
+    SERVER_MEMORY,
+    SERVER_SPEED,
+    WORLD,
+    uniform,
+)
+from . import batches, chunked, link_failure, migration, trigger
+from .state import DONE, FLOW, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
 
 _NEVER = np.inf
 # What may happen next within an interval.
-(_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _JOB_END, _CAPACITY, _HOLD_END, _FAILURE,
+(_END, _TRANSFER, _HANDOVER, _RESUME, _TURN, _BATCH_START, _BATCH_END, _JOB_END, _CAPACITY, _DELAY_END, _FAILURE,
  _REESTABLISH) = range(12)
 
 
@@ -42,37 +51,43 @@ class Scratch(NamedTuple):
     egress: np.ndarray  # float64 [C] [bit/s]
     ingress: np.ndarray
     gain_db: np.ndarray  # float64 [U, C]
-    noise: np.ndarray  # float64 [C]
+    gains_db: np.ndarray  # the same, float64 [U C]
+    noise: np.ndarray  # float64 [U, C]
+    received: np.ndarray  # float64 [U C]
     head: np.ndarray  # int64 [C]
     share: np.ndarray  # float64 [C]
     since: np.ndarray
-    active: np.ndarray  # int64 [C]
+    sharers: np.ndarray  # int64 [C]
+    nothing: np.ndarray  # FLOW [1], zero
 
 
-@owning
+@allocating
 def allocate_scratch(ues, cells):
     """A Scratch for environments of so many UEs and cells; nothing in it outlives a step."""
+    gain_db = np.empty((ues, cells))
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
                    np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
-                   np.empty(cells), np.empty((ues, cells)), np.empty(cells), np.empty(cells, np.int64),
-                   np.empty(cells), np.empty(cells), np.empty(cells, np.int64))
+                   np.empty(cells), gain_db, gain_db.reshape(-1), np.empty((ues, cells)), np.empty(ues * cells),
+                   np.empty(cells, np.int64), np.empty(cells), np.empty(cells), np.empty(cells, np.int64),
+                   np.zeros(1, FLOW))
 
 
-@borrowing
+@kernel
+def spread(most, keys, c, what):
+    """A factor of cell `c`, log-uniform in [1 / most, most]."""
+    return most ** (2.0 * uniform(keys[WORLD], c, what, 0) - 1.0)
+
+
+@kernel
 def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables, scratch: Scratch):
     """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
     p = params[0]
     world.time_s, world.step, world.events, world.answers, world.period = 0.0, 0, 0, 0, 0
     for c in range(cell.shape[0]):
-        cell[c].memory_bytes = p.memory_bytes * p.memory_spread ** (2.0 * uniform(keys[WORLD], c, 6, 0) - 1.0)
-        for field, spread in ((0, p.speed_spread), (1, p.capacity_spread), (2, p.capacity_spread)):
-            factor = spread ** (2.0 * uniform(keys[WORLD], c, field, 0) - 1.0)
-            if field == 0:
-                cell[c].speed = factor
-            elif field == 1:
-                cell[c].egress_bps = p.capacity_bps * factor
-            else:
-                cell[c].ingress_bps = p.capacity_bps * factor
+        cell[c].memory_bytes = p.memory_bytes * spread(p.memory_spread, keys, c, SERVER_MEMORY)
+        cell[c].speed = spread(p.speed_spread, keys, c, SERVER_SPEED)
+        cell[c].egress_bps = p.capacity_bps * spread(p.capacity_spread, keys, c, LINK_EGRESS)
+        cell[c].ingress_bps = p.capacity_bps * spread(p.capacity_spread, keys, c, LINK_INGRESS)
         cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
         cell[c].busy_until = compute.IDLE_SERVER
     if p.variation > 1.0:
@@ -80,31 +95,30 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     for u in range(ue.shape[0]):
         ue[u].server, ue[u].phase = -1, IDLE
     a3_since_s[:] = _NEVER
-    gain_db, noise = scratch.gain_db, scratch.noise
+    for u in range(ue.shape[0]):
+        mobility.place(ue, u, p, tables.city, keys)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step)
     for u in range(ue.shape[0]):
         me = ue[u]
-        mobility.place(ue, u, p, tables, keys)
-        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, 0, True)
         me.radio = np.argmax(rsrp_dbm[u])
         me.previous, me.since_s = -1, -_NEVER
-        me.phase_s = p.dt * uniform(keys[WORLD], u, 3, 0)
+        me.phase_s = p.dt * uniform(keys[WORLD], u, MEASUREMENT_OFFSET, 0)
         me.t310_s = me.reconnect_s = _NEVER
         me.rlf = False
         me.session = 0
-        sessions.open_session(ue, u, cell, p, keys)
+        migration.open_session(ue, u, cell, p, keys)
         sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
-        migration.forget(ue, u)
         me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
         me.weight = 1.0
         me.handover_s = me.reattach_s = -_NEVER
-        cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, 0.0)
+    cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, 0.0)
+    migration.settle(ue)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
-    for u in range(ue.shape[0]):
-        link_failure.monitor(ue, u, p, 0.0)
+    radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
+    monitor(ue, p, 0.0)
 
 
-@borrowing
+@kernel
 def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables,
                 scratch: Scratch):
     """Advance one environment by one decision interval under the plans [U]."""
@@ -112,24 +126,25 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     ues, cells = ue.shape[0], cell.shape[0]
     source, target, owner, weight, rate = scratch.source, scratch.target, scratch.owner, scratch.weight, scratch.rate
     decode, room, demand = scratch.decode, scratch.room, scratch.demand
-    egress, ingress, gain_db, noise = scratch.egress, scratch.ingress, scratch.gain_db, scratch.noise
+    egress, ingress = scratch.egress, scratch.ingress
     # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
     head, share = scratch.head, scratch.share
     for c in range(cells):
         egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         head[c], share[c] = -1, 1.0
+    nobody: Any = np.int64(0)  # with a plain 0 what follows would be compiled for the number 0, and again for any other
     begin = now = world.step * p.dt
     end = (world.step + 1) * p.dt
     world.events = world.answers = 0
     for u in range(ues):
-        clear(flow[u])
-        migration.apply_plan(ue, u, plan[u], cell, p, now, flow)
+        flow[u] = scratch.nothing[0]
+    migration.apply_plans(ue, plan, cell, p, now, flow)
     if p.policy_trigger == 1:
         trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
 
     while True:
-        for u in range(ues):
-            migration.complete(ue, u, p, now)
+        migration.complete(ue, p, now)
+        migration.settle(ue)
         flows = 0
         for u in range(ues):
             if ue[u].phase != IDLE and ue[u].bits_left > 0.0:
@@ -142,8 +157,10 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         if p.chunked == 1:
             chunked.serve(ue, cell, p, now, head, share, scratch.since)
 
+        decode_rates(ue, p, cell, now, head, decode)
+
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
-        at, what, who = end, _END, 0
+        at, what, who = end, _END, nobody
         if p.variation > 1.0 and (world.period + 1) * p.variation_period_s < at:
             at, what = (world.period + 1) * p.variation_period_s, _CAPACITY
         for f in range(flows):
@@ -155,10 +172,9 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             if p.chunked == 1 and head[c] >= 0 and now + chunked.left_s(ue, head[c]) / share[c] < at:
                 at, what, who = now + chunked.left_s(ue, head[c]) / share[c], _JOB_END, c
         # A batch takes along whatever falls due at the instant at which it starts, so it comes after all that.
-        start_at, start_cell = _NEVER, 0
+        start_at, start_cell = _NEVER, nobody
         for u in range(ues):
             me = ue[u]
-            decode[u] = sessions.decode_rate(ue, u, p, cell, now, head)
             if me.fire_s < at and p.policy_trigger == 0:
                 at, what, who = me.fire_s, _HANDOVER, u
             if me.t310_s < at:
@@ -168,18 +184,18 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             if me.phase == INTERRUPTED and me.resume_s < at:
                 at, what, who = me.resume_s, _RESUME, u
             if me.streaming:
-                if decode[u] > 0.0 and now + me.left / decode[u] < at:
-                    at, what, who = now + me.left / decode[u], _TURN, u
-            elif now + me.left < at:
-                at, what, who = now + me.left, _TURN, u
+                if decode[u] > 0.0 and now + me.answer_left / decode[u] < at:
+                    at, what, who = now + me.answer_left / decode[u], _TURN, u
+            elif now + me.pause_left_s < at:
+                at, what, who = now + me.pause_left_s, _TURN, u
             if me.job == WAITING and p.chunked == 1:
                 if now < me.start_s < at:
-                    at, what, who = me.start_s, _HOLD_END, u
+                    at, what, who = me.start_s, _DELAY_END, u
             elif me.job == WAITING and cell[me.target].busy_until == compute.IDLE_SERVER:
                 ready_at = compute.next_cycle(max(now, me.start_s), p.cycle_s)
                 if ready_at <= start_at:
                     start_at, start_cell = ready_at, me.target
-            if p.chunked == 0 and sessions.prompt_waits(me) and cell[me.server].busy_until == compute.IDLE_SERVER:
+            if p.chunked == 0 and batches.prompt_waits(me) and cell[me.server].busy_until == compute.IDLE_SERVER:
                 ready_at = compute.next_cycle(now, p.cycle_s)
                 if ready_at <= start_at:
                     start_at, start_cell = ready_at, me.server
@@ -198,7 +214,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         if what == _TRANSFER:
             ue[who].bits_left = 0.0
         elif what == _BATCH_END:
-            compute.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
+            batches.finish_batch(ue, cell, who, p, tables.trace, keys, flow)
         elif what == _JOB_END:
             if head[who] < ues:
                 ue[head[who]].job = DONE
@@ -210,7 +226,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             for c in range(cells):
                 egress[c], ingress[c] = cell[c].egress_bps, cell[c].ingress_bps
         elif what == _BATCH_START:
-            compute.start_batch(ue, cell, who, p, now, flow)
+            batches.start_batch(ue, cell, who, p, now, flow)
         elif what == _FAILURE:
             link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _REESTABLISH:
@@ -220,9 +236,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             flow[who].handover_failures += 1
             link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _HANDOVER:
-            cell_change.reset_timers(who, a3_since_s)
             new_cell = ue[who].fire_cell
-            ue[who].fire_s, ue[who].fire_cell, ue[who].t310_s = _NEVER, -1, _NEVER
+            cell_change.forget_events(ue, who, a3_since_s)
             migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, begin, flow)
         elif what == _RESUME:
             moved = ue[who].target != ue[who].server
@@ -247,26 +262,29 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for u in range(ues):
         if ue[u].phase == PREPARING:
             migration.ship_increment(ue, u, p)
-        mobility.move(ue, u, p, tables, keys)
-        radio.measure(ue, u, p, tables, keys, rsrp_dbm, gain_db[u], noise, world.step, False)
-        if ue[u].reconnect_s == _NEVER:
-            cell_change.a3_event(ue, u, p, rsrp_dbm, a3_since_s, end)
+    mobility.move(ue, p, tables.city, keys)
+    radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step)
+    cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, end)
     radio.update_load(ue, cell, p)
-    radio.update_links(ue, cell, p, tables, gain_db, scratch.active)
-    for u in range(ues):
-        link_failure.monitor(ue, u, p, end)
+    radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
+    monitor(ue, p, end)
 
 
-@borrowing
-def clear(flow):
-    """Zero the amounts of one UE at the start of a step."""
-    flow.interruption_s = flow.tokens = flow.latency_s = flow.detour_s = 0.0
-    flow.bits_sent = flow.gpu_s = flow.wasted_bits = flow.wasted_gpu_s = 0.0
-    flow.prompt_tokens = flow.prompt_gpu_s = 0.0
-    flow.handovers = flow.pingpongs = flow.refused = flow.rlf = flow.handover_failures = 0
+@kernel
+def decode_rates(ue, p, cell, now_s, head, rate):
+    """Write the tokens per second that every UE produces now: 0 when not active, less while its server prefills."""
+    slow = p.decode_rate * (1.0 - p.decode_slowdown)
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if not me.active:
+            rate[u] = 0.0
+        elif p.chunked == 1 and head[me.server] >= 0:
+            rate[u] = 1.0 / (1.0 / p.decode_rate + chunked.chunk_s(ue, head[me.server], p, cell[me.server].speed))
+        else:
+            rate[u] = slow if cell[me.server].busy_until > now_s else p.decode_rate
 
 
-@borrowing
+@kernel
 def report(ue, u, now_s, answer):
     """Fill `answer`: what the request of UE `u` whose answer ends now has had."""
     me = ue[u]
@@ -274,7 +292,7 @@ def report(ue, u, now_s, answer):
     answer.tokens, answer.duration_s = me.answer_tokens, me.answer_s
 
 
-@borrowing
+@kernel
 def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
     """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
     for f in range(owner.shape[0]):
@@ -290,10 +308,10 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
             if me.streaming and me.ttft_s < _NEVER:
                 me.answer_s += elapsed
         if not me.streaming:
-            me.left -= elapsed
+            me.pause_left_s -= elapsed
         elif decode[u] > 0.0:
-            tokens = min(me.left, decode[u] * elapsed)
-            me.left -= tokens
+            tokens = min(me.answer_left, decode[u] * elapsed)
+            me.answer_left -= tokens
             me.context += tokens
             flow[u].tokens += tokens
             detour = p.hop_s if me.server != me.radio else 0.0
@@ -306,7 +324,7 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
             me.answer_s += tokens * latency
 
 
-@borrowing
+@kernel
 def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
@@ -323,39 +341,35 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
             # ending.
             migration.cancel(ue, u, flow)
         me.session += 1
-        sessions.open_session(ue, u, cell, p, keys)
-        migration.forget(ue, u)
+        migration.open_session(ue, u, cell, p, keys)
     sessions.ask(ue, u, p, trace, keys, now_s)
     return over
 
 
-@owning
-def reset_some(which, state: State, params, tables: Tables):
+@entry
+def reset_some(which, state: State, params, tables: Tables, scratch: Scratch):
     """Reset the environments listed in `which`, int64 [N]."""
-    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
     for e in which:
         reset_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
                   params, tables, scratch)
 
 
-@owning
-def advance(first, last, state: State, plan, params, tables: Tables):
+@entry
+def advance(first, last, state: State, plan, params, tables: Tables, scratch: Scratch):
     """Advance the environments first ... last - 1 by one decision interval under the plans [E, U], on one thread."""
-    scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
-    _advance(first, last, state, plan, params, tables, scratch)
-
-
-@borrowing
-def _advance(first, last, state, plan, params, tables, scratch):
     for e in range(first, last):
         advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e], state.a3_since_s[e],
                     state.flow[e], state.event[e], state.answer[e], plan[e], params, tables, scratch)
 
 
-@owning_parallel
-def advance_parallel(first, last, state: State, plan, params, tables: Tables):
-    """The same, environments spread over numba's threads in blocks; the result is identical."""
+@parallel_entry
+def advance_parallel(first, last, state: State, plan, params, city, trace):
+    """The same, environments spread over numba's threads in blocks; the result is identical.
+
+    The tables come one by one: numba cannot hand a tuple within a tuple to its threads.
+    """
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
+        scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
         advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
-                tables)
+                Tables(city, trace), scratch)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...sim import chunked, memory
-from ...sim.compute import next_cycle
-from ...sim.jit import borrowing
-from ...sim.sessions import interrupt_prompt
-from ...sim.state import (
+from ...sim import sessions
+from ...sim.cell_change import enter
+from ...sim.compute import next_cycle, wire_bits
+from ...sim.jit import kernel
+from . import chunked, memory
+from .state import (
     CANCEL,
     DETOUR,
     IDLE,
@@ -27,13 +28,7 @@ from ...sim.state import (
 )
 
 
-@borrowing
-def kv_bits(p, bits):
-    """KV cache of one token on the wire [bit]; see ServingConfig.kv_bits_per_token."""
-    return p.kv_bits_16 if bits == 16 else (p.kv_bits_8 if bits == 8 else p.kv_bits_4)
-
-
-@borrowing
+@kernel
 def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     """Prefix [serving tokens] at which prefill and transfer end together, as nearly as whole tokens can, at this load.
 
@@ -71,7 +66,27 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     return min(prefix, me.context)
 
 
-@borrowing
+@kernel
+def settle(ue):
+    """Say to which UEs tokens are sent: those whose session streams and whose user can be reached.
+
+    Called after every event; nothing else writes `active`.
+    """
+    for u in range(ue.shape[0]):
+        ue[u].active = ue[u].streaming and ue[u].phase != INTERRUPTED
+
+
+@kernel
+def open_session(ue, u, cell, p, keys):
+    """Place the next session of UE `u` at the server of its present cell, or at the one with the most room."""
+    me = ue[u]
+    sessions.open_session(ue, u, p, keys)
+    me.server, me.phase = -1, IDLE
+    me.server = me.radio if memory.has_room(ue, cell, me.radio, p) else memory.roomiest(ue, cell, p)
+    forget(ue, u)
+
+
+@kernel
 def begin(ue, u, plan, target, cell, p, now_s, interval_s):
     """Start a migration of session `u` to `target` as `plan`, made at `interval_s`, says; the caller sets the phase."""
     me = ue[u]
@@ -79,7 +94,7 @@ def begin(ue, u, plan, target, cell, p, now_s, interval_s):
     me.target, me.medium = target, TOKEN if me.opening else plan.medium
     me.keep, me.bits, me.weight = plan.keep, plan.bits, plan.weight
     me.snapshot = me.shipped = me.context
-    per_token = me.keep * kv_bits(p, me.bits)
+    per_token = me.keep * wire_bits(p, me.bits)
     if me.medium == TOKEN:
         me.prefix = me.context
     elif me.medium == KV:
@@ -91,11 +106,11 @@ def begin(ue, u, plan, target, cell, p, now_s, interval_s):
     me.bits_left = (me.context - me.prefix) * per_token
     me.bits_sent = me.bits_late = me.job_s = 0.0
     me.job = WAITING if me.prefix > 0.0 else NO_JOB
-    me.job_since_s, me.start_s = now_s, interval_s + plan.hold
+    me.job_since_s, me.start_s = now_s, interval_s + plan.prefill_delay_s
     me.resume_s = np.inf
 
 
-@borrowing
+@kernel
 def forget(ue, u):
     """Clear the migration record of session `u`."""
     me = ue[u]
@@ -108,7 +123,7 @@ def forget(ue, u):
     me.resume_s = np.inf
 
 
-@borrowing
+@kernel
 def cancel(ue, u, flow):
     """Drop the migration of session `u`; what it sent and computed is wasted."""
     flow[u].wasted_bits += ue[u].bits_sent
@@ -116,37 +131,39 @@ def cancel(ue, u, flow):
     forget(ue, u)
 
 
-@borrowing
+@kernel
 def ship_increment(ue, u, p):
     """Queue the KV of the tokens that session `u` produced since the last time it was called, uncut."""
     me = ue[u]
-    me.bits_left += (me.context - me.shipped) * kv_bits(p, me.bits)
+    me.bits_left += (me.context - me.shipped) * wire_bits(p, me.bits)
     me.shipped = me.context
 
 
-@borrowing
-def apply_plan(ue, u, plan, cell, p, now_s, flow):
-    """What a plan changes at the start of a decision interval: weights, preparations begun or cancelled."""
-    me = ue[u]
-    if me.phase != IDLE:
-        me.weight = plan.weight
-        me.start_s = now_s + plan.hold
-    if me.phase == PREPARING and plan.target == CANCEL:
-        cancel(ue, u, flow)
-        me.phase = IDLE
-    wanted = plan.target >= 0 and plan.medium != DETOUR and plan.target != me.server and me.phase != INTERRUPTED
-    if wanted and not (me.phase == PREPARING and me.target == plan.target):
-        if me.phase == PREPARING:
-            cancel(ue, u, flow)
-            me.phase = IDLE
-        if memory.has_room(ue, cell, plan.target, p):
-            begin(ue, u, plan, plan.target, cell, p, now_s, now_s)
-            me.phase = PREPARING
-        else:
-            flow[u].refused += 1
+@kernel
+def apply_plans(ue, plan, cell, p, now_s, flow):
+    """What the plans [U] change at the start of a decision interval: weights, preparations begun or cancelled."""
+    for u in range(ue.shape[0]):
+        me, target = ue[u], plan[u].target
+        phase = me.phase
+        if phase != IDLE:
+            me.weight = plan[u].weight
+            me.start_s = now_s + plan[u].prefill_delay_s
+            if phase == PREPARING and target == CANCEL:
+                cancel(ue, u, flow)
+                me.phase = IDLE
+        wanted = target >= 0 and plan[u].medium != DETOUR and target != me.server and me.phase != INTERRUPTED
+        if wanted and not (me.phase == PREPARING and me.target == target):
+            if me.phase == PREPARING:
+                cancel(ue, u, flow)
+                me.phase = IDLE
+            if memory.has_room(ue, cell, target, p):
+                begin(ue, u, plan[u], target, cell, p, now_s, now_s)
+                me.phase = PREPARING
+            else:
+                flow[u].refused += 1
 
 
-@borrowing
+@kernel
 def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
     """Radio handover of UE `u`: streaming stops, and the session follows, stays, or is already there.
 
@@ -156,7 +173,7 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
     flow[u].handovers += 1
     if new_cell == me.previous and now_s - me.since_s <= p.pingpong_window_s:
         flow[u].pingpongs += 1
-    me.previous, me.radio, me.since_s = me.radio, new_cell, now_s
+    enter(ue, u, new_cell, now_s)
     me.reattach_s = now_s + p.radio_interruption_s
     if me.phase != INTERRUPTED:
         me.handover_s = now_s
@@ -173,35 +190,36 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
             else:
                 flow[u].refused += 1
     if me.target != me.server:
-        interrupt_prompt(ue, u)
+        sessions.interrupt_prompt(ue, u)
     me.bits_late = me.bits_left
     me.phase = INTERRUPTED
 
 
-@borrowing
-def complete(ue, u, p, now_s):
-    """Set the instant of resumption once prefill and transfer are done; commit a session that was detoured.
+@kernel
+def complete(ue, p, now_s):
+    """Set the instants of resumption once prefill and transfer are done; commit sessions that were detoured.
 
     Interruption = max(radio interruption, prefill end, transfer end) + restore + first decode step (design, section
     3). What arrived before the handover is restored already.
     """
-    me = ue[u]
-    if me.phase == IDLE or me.bits_left > 0.0 or me.job == WAITING or me.job == RUNNING:
-        return
-    if me.phase == PREPARING and me.target == me.radio:
-        # The UE is there already (its tokens took the detour): fetch the last tokens, then switch.
-        ship_increment(ue, u, p)
-        me.bits_late = me.bits_left
-        me.phase = INTERRUPTED
-        me.handover_s, me.reattach_s = now_s, -np.inf
-        interrupt_prompt(ue, u)
-        if me.bits_left > 0.0:
-            return
-    if me.phase == INTERRUPTED and me.resume_s == np.inf:
-        me.resume_s = max(now_s, me.reattach_s) + me.bits_late / 8.0 / p.restore_bps + 1.0 / p.decode_rate
+    for u in range(ue.shape[0]):
+        me = ue[u]
+        if me.phase == IDLE or me.bits_left > 0.0 or me.job == WAITING or me.job == RUNNING:
+            continue
+        if me.phase == PREPARING and me.target == me.radio:
+            # The UE is there already (its tokens took the detour): fetch the last tokens, then switch.
+            ship_increment(ue, u, p)
+            me.bits_late = me.bits_left
+            me.phase = INTERRUPTED
+            me.handover_s, me.reattach_s = now_s, -np.inf
+            sessions.interrupt_prompt(ue, u)
+            if me.bits_left > 0.0:
+                continue
+        if me.phase == INTERRUPTED and me.resume_s == np.inf:
+            me.resume_s = max(now_s, me.reattach_s) + me.bits_late / 8.0 / p.restore_bps + 1.0 / p.decode_rate
 
 
-@borrowing
+@kernel
 def resume(ue, u, p, now_s, event):
     """Session `u` decodes again, at the target; fill `event` for the scorer."""
     me = ue[u]

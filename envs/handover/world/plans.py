@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...sim.jit import borrowing
-from ...sim.state import CANCEL, MEDIA, PLAN, STAY
+from ...sim.jit import kernel
+from ...sim.params import PLAN_BITS
+from .state import CANCEL, MEDIA, PLAN, STAY
 
-BITS = (16, 8, 4)  # that the codecs of kvroam.kvbackend can send
 _FIELDS = PLAN.names or ()
-_TARGET, _MEDIUM, _KEEP, _BITS, _WEIGHT, _PREFIX, _HOLD, _HANDOVER = range(len(_FIELDS))
+_TARGET, _MEDIUM, _KEEP, _BITS, _WEIGHT, _PREFIX, _DELAY, _HANDOVER = range(len(_FIELDS))
 _MEDIUMS = len(MEDIA)
 
 
@@ -43,15 +43,15 @@ def _range(field: int, cells: int) -> str:
         _TARGET: numbered.format(CANCEL),
         _MEDIUM: f"lie in [0, {_MEDIUMS - 1}] ({', '.join(MEDIA)})",
         _KEEP: "lie in (0, 1]",
-        _BITS: f"be one of {', '.join(map(str, BITS))}",
+        _BITS: f"be one of {', '.join(map(str, PLAN_BITS))}",
         _WEIGHT: "be finite and not negative",
         _PREFIX: "be at least -1 (-1 balances prefill and transfer)",
-        _HOLD: "be finite and not negative",
+        _DELAY: "be finite and not negative",
         _HANDOVER: numbered.format(STAY),
     }[field]
 
 
-@borrowing
+@kernel
 def first_fault(plans, cells, policy_trigger):
     """The first field outside its range: (its environment * U + its UE) * fields + field; -1 when there is none.
 
@@ -65,19 +65,19 @@ def first_fault(plans, cells, policy_trigger):
         for u in range(plans.shape[1]):
             it = plans[e, u]
             target, medium, bits, handover = it.target, it.medium, it.bits, it.handover
-            keep, weight, hold = it.keep, it.weight, it.hold
+            keep, weight, delay_s = it.keep, it.weight, it.prefill_delay_s
             # In few comparisons, because it is done for every plan of every step; a sum is finite only if both are.
             if (target < CANCEL or target >= cells or medium < 0 or medium >= _MEDIUMS
                     or not (keep > 0.0 and keep <= 1.0) or it.prefix < -1 or handover < STAY or handover > highest
-                    or not (weight >= 0.0 and hold >= 0.0 and weight + hold < np.inf)
-                    or (bits != 16 and bits != 8 and bits != 4)):
+                    or not (weight >= 0.0 and delay_s >= 0.0 and weight + delay_s < np.inf)
+                    or bits not in PLAN_BITS):
                 field = _fault(it, cells, highest)
                 if field >= 0:
                     return (e * plans.shape[1] + u) * len(_FIELDS) + field
     return -1
 
 
-@borrowing
+@kernel
 def _fault(it, cells, highest):
     """The first field of one plan outside its range; -1 when there is none."""
     if not CANCEL <= it.target < cells:
@@ -86,12 +86,12 @@ def _fault(it, cells, highest):
         return _MEDIUM
     if not 0.0 < it.keep <= 1.0:
         return _KEEP
-    if it.bits not in BITS:
+    if it.bits not in PLAN_BITS:
         return _BITS
     if not 0.0 <= it.weight < np.inf:
         return _WEIGHT
     if it.prefix < -1:
         return _PREFIX
-    if not 0.0 <= it.hold < np.inf:
-        return _HOLD
+    if not 0.0 <= it.prefill_delay_s < np.inf:
+        return _DELAY
     return _HANDOVER if not STAY <= it.handover <= highest else -1

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
 
 from ....errors import ConfigError, require
+from ...sim.backhaul import link_params
+from ...sim.cell_change import cell_change_params
+from ...sim.compute import codec_values, server_params
+from ...sim.mobility import map_params, map_tables, motion_params
 from ...sim.params import (
+    PLAN_BITS,
     BackhaulConfig,
     ComputeConfig,
     MobilityConfig,
@@ -16,16 +22,15 @@ from ...sim.params import (
     ServingConfig,
     SessionConfig,
 )
-from ...sim.radio import filter_weight, noise_dbm
-from ...sim.sessions import SHORTEST_PAUSE_S
-from ...sim.state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
-from ...sim.streams import keys, normal_quantiles
+from ...sim.radio import radio_params
+from ...sim.records import parameters
+from ...sim.sessions import SHORTEST_PAUSE_S, session_params
+from ...sim.streams import keys
 from ...sim.traces import Tracks
 from ...sim.workload import read_trace
 from . import engine
 from .plans import check as check_plans
-
-SUBCARRIER_HZ = 30e3
+from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
 
 
 class Simulator:
@@ -45,12 +50,14 @@ class Simulator:
             they stand still. None: they walk by themselves, whatever mobility.trace says.
         link: called with the State after every reset and step, to set `air_s` in another way
             (kvroam.envs.scenes.exact_phy).
+        wire_bits: KV cache of one token on the wire [bit] at a precision [bit]; None: serving.kv_bits_per_token.
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
                  compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3",
-                 tracks: Tracks | None = None, link=None) -> None:
+                 tracks: Tracks | None = None, link=None,
+                 wire_bits: Callable[[int], float] | None = None) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
@@ -61,23 +68,17 @@ class Simulator:
                                      _events_per_ue(interval_s, sessions, serving),
                                      _answers_per_ue(interval_s, serving))
         _require_room(self.num_ues, self.num_cells, sessions, serving, compute)
-        self.tables = Tables(
-            gain_db=np.ascontiguousarray(np.moveaxis(scene.path_gain_db, 0, -1), dtype=np.float32),
-            next_direction=np.ascontiguousarray(scene.next_direction, dtype=np.uint8),
-            destinations=np.ascontiguousarray(scene.destinations, dtype=np.int16),
-            efficiency=np.ascontiguousarray(phy.efficiency, dtype=np.float32),
-            quantiles=normal_quantiles(),
-            tracks=np.empty((0, 1, 2)) if tracks is None else np.ascontiguousarray(tracks.positions_m, np.float64),
-            trace=_scaled_trace(sessions),
-        )
-        self.params = _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul)
-        self._policy_trigger = trigger == "policy"
-        self.params["policy_trigger"] = self._policy_trigger
         if tracks is not None:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
                     f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
                     f"of the {num_ues} UEs (traces.tracks_of)")
-            self.params["trace_starts"] = tracks.starts
+        self.tables = Tables(city=map_tables(scene, phy, tracks), trace=_scaled_trace(sessions))
+        self.params = parameters(
+            PARAMS, map_params(scene), motion_params(mobility, num_ues, interval_s, tracks),
+            radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
+            session_params(sessions, serving), server_params(serving, compute), link_params(backhaul),
+            codec_values(PLAN_BITS, wire_bits or serving.kv_bits_per_token))
+        self._scratch = engine.allocate_scratch.py_func(num_ues, self.num_cells)
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
@@ -87,7 +88,7 @@ class Simulator:
         """Begin a new episode in the given environments (default: all) from their present streams."""
         which = np.arange(self.num_envs) if envs is None else np.asarray(envs, dtype=np.int64)
         self.state.flow[which] = np.zeros((), FLOW)
-        engine.reset_some(which, self.state, self.params, self.tables)
+        engine.reset_some(which, self.state, self.params, self.tables, self._scratch)
         if self.link is not None:
             self.link(self.state)
 
@@ -107,9 +108,11 @@ class Simulator:
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        check_plans(plans, self.num_cells, self._policy_trigger)
-        advance = engine.advance_parallel if self.parallel() else engine.advance
-        advance(0, self.num_envs, self.state, plans, self.params, self.tables)
+        check_plans(plans, self.num_cells, bool(self.params["policy_trigger"][0]))
+        if self.parallel():
+            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, *self.tables)
+        else:
+            engine.advance(0, self.num_envs, self.state, plans, self.params, self.tables, self._scratch)
         if self.link is not None:
             self.link(self.state)
 
@@ -155,41 +158,3 @@ def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving
         raise ConfigError(f"compute.kv_memory_bytes is {compute.kv_memory_bytes:g}, compute.memory_spread "
                           f"{compute.memory_spread:g}: {num_cells} servers may hold {fit} sessions of {each:g} bytes, "
                           f"but num_ues is {num_ues}; give each server {enough:g} bytes, or take fewer UEs")
-
-
-def _params(scene, phy, num_ues, interval_s, radio, mobility, sessions, serving, compute, backhaul) -> np.ndarray:
-    """One PARAMS record from the configuration, float64 throughout."""
-    vehicles = round(mobility.vehicle_share * num_ues)
-    values = dict(
-        dt=interval_s, tx_power_dbm=radio.tx_power_dbm, noise_dbm=noise_dbm(radio.bandwidth_hz, radio.noise_figure_db),
-        subcarriers_db=10.0 * np.log10(radio.bandwidth_hz / SUBCARRIER_HZ), bandwidth_hz=radio.bandwidth_hz,
-        idle_load=radio.idle_load, load_per_ue=radio.load_per_ue, token_payload_bits=radio.token_payload_bits,
-        max_air_s=radio.max_air_s, filter_a=filter_weight(radio.filter_k, interval_s),
-        measurement_noise_db=radio.measurement_noise_db, a3_offset_db=radio.a3_offset_db,
-        hysteresis_db=radio.hysteresis_db, time_to_trigger_s=radio.time_to_trigger_s,
-        radio_interruption_s=radio.interruption_s, pingpong_window_s=radio.pingpong_window_s,
-        q_out_db=radio.q_out_db, q_in_db=radio.q_in_db, t310_s=radio.t310_s,
-        reestablishment_s=radio.reestablishment_s, monitoring_load=radio.monitoring_load,
-        convoy_gap_s=mobility.convoy_gap_s, vehicle_low=mobility.vehicle_speed_mps[0],
-        vehicle_high=mobility.vehicle_speed_mps[1], walk_low=mobility.pedestrian_speed_mps[0],
-        walk_high=mobility.pedestrian_speed_mps[1], context_low=sessions.context_tokens[0],
-        context_high=sessions.context_tokens[1], context_end=sessions.script_tokens,
-        context_scale=serving.context_scale, answer_median=sessions.answer_tokens[0],
-        answer_sigma=sessions.answer_tokens[1], think_s=sessions.think_s, prefill_a=serving.prefill_s_per_token,
-        prefill_b=serving.prefill_overhead_s, decode_rate=serving.decode_tokens_per_s,
-        restore_bps=serving.restore_bytes_per_s, kv_bits_16=serving.kv_bits_per_token(16),
-        kv_bits_8=serving.kv_bits_per_token(8), kv_bits_4=serving.kv_bits_per_token(4), cycle_s=compute.cycle_s,
-        speed_spread=compute.speed_spread, decode_slowdown=compute.decode_slowdown, capacity_bps=backhaul.capacity_bps,
-        capacity_spread=backhaul.capacity_spread, hop_s=backhaul.hop_s, origin_x=scene.origin_m[0],
-        origin_y=scene.origin_m[1], pitch_m=scene.cell_size_m, sinr_low_db=float(phy.sinr_db[0]),
-        sinr_step_db=float(phy.sinr_db[1] - phy.sinr_db[0]), vehicles=vehicles, convoy=mobility.convoy,
-        think_shape=sessions.think_shape, prompt_median=sessions.prompt_tokens[0],
-        prompt_sigma=sessions.prompt_tokens[1], chunk_tokens=compute.chunk_tokens,
-        memory_bytes=compute.kv_memory_bytes, memory_spread=compute.memory_spread, variation=backhaul.variation,
-        variation_period_s=backhaul.variation_period_s, chunked=int(compute.prefill == "chunked"),
-        scripts=sessions.scripts, pool=int(backhaul.topology == "pool"),
-    )
-    params = np.zeros(1, PARAMS)
-    for name, value in values.items():
-        params[name] = value
-    return params

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...sim import cell_change
-from ...sim.jit import borrowing
+from ...sim.jit import kernel
 from . import link_failure, migration
 
 
-@borrowing
+@kernel
 def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
     """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply.
 
@@ -26,6 +26,5 @@ def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
             flow[u].handover_failures += 1
             link_failure.fail(ue, u, a3_since_s, p, now_s, flow)
             continue
-        cell_change.reset_timers(u, a3_since_s)
-        ue[u].fire_s, ue[u].fire_cell, ue[u].t310_s = np.inf, -1, np.inf
+        cell_change.forget_events(ue, u, a3_since_s)
         migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, now_s, flow)

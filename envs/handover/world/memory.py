@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import borrowing
+from ...sim.jit import kernel
 from .state import IDLE
 
 
-@borrowing
+@kernel
 def session_bytes(p):
     """KV cache of a session at its full length, 16 bit [byte]."""
     return p.kv_bits_16 / 8.0 * p.context_scale * p.context_end
 
 
-@borrowing
+@kernel
 def free_bytes(ue, cell, c, p):
     """Memory of server `c` that nobody has reserved [byte]."""
     sessions = 0
@@ -29,13 +29,13 @@ def free_bytes(ue, cell, c, p):
     return cell[c].memory_bytes - sessions * session_bytes(p)
 
 
-@borrowing
+@kernel
 def has_room(ue, cell, c, p):
     """Whether one more session fits on server `c`."""
     return free_bytes(ue, cell, c, p) >= session_bytes(p)
 
 
-@borrowing
+@kernel
 def roomiest(ue, cell, p):
     """The server with the most free memory; the first of several."""
     best, most = 0, -np.inf

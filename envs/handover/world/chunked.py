@@ -9,41 +9,29 @@ Source: the schedule is that of Sarathi-Serve (arXiv 2403.02310); the fluid mode
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from .jit import borrowing
-from .state import INTERRUPTED, RUNNING, WAITING
+from ...sim.compute import chunks, work_s
+from ...sim.jit import kernel
+from .batches import prompt_waits
+from .state import RUNNING, WAITING
 
 
-@borrowing
+@kernel
 def job_tokens(ue, job):
     """Tokens of a job: numbers below U are migrations to their target, u + U the prompt of UE u at its server."""
     ues = ue.shape[0]
     return ue[job].prefix if job < ues else ue[job - ues].prompt_tokens
 
 
-@borrowing
-def chunks(tokens, p):
-    """Chunks that `tokens` are cut into; fewer than one token is one chunk."""
-    return max(1.0, math.ceil(tokens / p.chunk_tokens))
-
-
-@borrowing
-def work_s(tokens, p, speed):
-    """GPU time of a job: a per token, b per chunk [s]."""
-    return p.prefill_a * tokens / speed + p.prefill_b * chunks(tokens, p)
-
-
-@borrowing
+@kernel
 def chunk_s(ue, job, p, speed):
     """Mean GPU time of one chunk of a job [s]."""
     tokens = job_tokens(ue, job)
     return work_s(tokens, p, speed) / chunks(tokens, p)
 
 
-@borrowing
+@kernel
 def serve(ue, cell, p, now_s, head, share, since):
     """Which job every server works on, int64 [C] `head` (-1: none), at which share of its time, float64 [C] `share`.
 
@@ -61,7 +49,7 @@ def serve(ue, cell, p, now_s, head, share, since):
             head[me.target], since[me.target] = u, me.job_since_s
         if me.prompt == RUNNING:
             head[me.server], since[me.server] = u + ues, -np.inf
-        elif me.prompt == WAITING and me.phase != INTERRUPTED and me.prompt_since_s < since[me.server]:
+        elif prompt_waits(me) and me.prompt_since_s < since[me.server]:
             head[me.server], since[me.server] = u + ues, me.prompt_since_s
     for c in range(cell.shape[0]):
         job = head[c]
@@ -74,19 +62,19 @@ def serve(ue, cell, p, now_s, head, share, since):
             ue[job - ues].prompt, ue[job - ues].prompt_left_s = RUNNING, work
     for u in range(ues):
         me = ue[u]
-        if me.streaming and me.phase != INTERRUPTED and head[me.server] >= 0 and share[me.server] == 1.0:
+        if me.active and head[me.server] >= 0 and share[me.server] == 1.0:
             chunk = chunk_s(ue, head[me.server], p, cell[me.server].speed)
             share[me.server] = chunk / (chunk + 1.0 / p.decode_rate)
 
 
-@borrowing
+@kernel
 def left_s(ue, job):
     """GPU time that a job which runs still needs [s]."""
     ues = ue.shape[0]
     return ue[job].job_left_s if job < ues else ue[job - ues].prompt_left_s
 
 
-@borrowing
+@kernel
 def work_on(ue, job, seconds, flow):
     """Spend GPU time on a job that runs."""
     ues = ue.shape[0]
@@ -101,7 +89,7 @@ def work_on(ue, job, seconds, flow):
         flow[job - ues].prompt_gpu_s += done
 
 
-@borrowing
+@kernel
 def queue_s(ue, cell, c, p):
     """GPU time of all jobs that server `c` has before it [s]."""
     total = 0.0
@@ -113,6 +101,6 @@ def queue_s(ue, cell, c, p):
             total += work_s(me.prefix, p, cell[c].speed)
         if me.server == c and me.prompt == RUNNING:
             total += me.prompt_left_s
-        elif me.server == c and me.prompt == WAITING and me.phase != INTERRUPTED:
+        elif me.server == c and prompt_waits(me):
             total += work_s(me.prompt_tokens, p, cell[c].speed)
     return total
