@@ -22,7 +22,7 @@ from ..configs import GRID
 from ..envs.base.make import make_core
 from ..errors import ConfigError
 from ..experiment import Experiment, load_experiment
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from .players import by_name
 from .report import scenario_table, summarise
 from .results import by_metric
@@ -139,7 +139,7 @@ def execute(args: argparse.Namespace) -> None:
     line = (f"python -m kvroam.evaluation.plans --episodes {args.episodes} --seed {args.seed}"
             f"{commands.settings_of(args.overrides)}")
     text = page(results, line)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     write_whole(args.out / "plans.md", partial(Path.write_text, data=text, encoding="utf-8"))
     print(text)
 
