@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +24,7 @@ from .. import commands
 from ..envs.base.core import Core
 from ..envs.base.make import make_core
 from ..envs.handover.config import HandoverConfig, ScoringConfig, resolve
+from ..envs.handover.task import HandoverTask
 from ..envs.handover.view import NetworkView
 from ..envs.handover.world.simulator import Simulator, idle_plans
 from ..envs.sim.predictor import HORIZON_S
@@ -50,7 +51,7 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
     """
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
-    sim: Simulator = core.view.task.sim
+    sim = world(core)
     kept: dict[str, list[np.ndarray]] = {}
     for step in rollout(core, Idle(), list(range(seed, seed + episodes))):
         if step:
@@ -165,6 +166,11 @@ def fluid_flow_per_min(speed_mps: tuple[float, float], inter_site_m: float) -> f
     return 60.0 * 4.0 * sum(speed_mps) / 2.0 / (np.pi * inter_site_m)
 
 
+def world(core: Core) -> Simulator:
+    """The simulated world of a Handover core."""
+    return cast(HandoverTask, core.task).sim
+
+
 def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any],
           ) -> tuple[dict[str, Any], dict[str, np.ndarray], Core]:
     """The report's entry on one scene, what was seen, and a core in that scene (for the figure)."""
@@ -172,7 +178,7 @@ def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress
     seen = observe(config, episodes, seed, progress)
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")))
     vehicles = round(config.mobility.vehicle_share * config.num_ues)
-    manifest = core.view.task.sim.scene.manifest
+    manifest = world(core).scene.manifest
     spacing = next((manifest[part]["inter_site_m"] for part in ("spec", "parameters")
                     if "inter_site_m" in manifest.get(part, {})), None)
     groups = (("vehicles", np.arange(vehicles), config.mobility.vehicle_speed_mps),
@@ -223,11 +229,11 @@ def execute(args: argparse.Namespace) -> None:
         for scene in args.scenes:
             bar.set_description(scene)
             entry, seen, core = study(scene, config, args.episodes, args.seed, bar.update)
-            name = core.view.task.sim.scene.name
+            name = world(core).scene.name
             results["scenes"][name] = entry
             if scene in drawn:
                 results["figures"].append(name)
-                write_whole(args.out / f"mobility_{name}.png", partial(figure, core.view.task.sim.scene, seen))
+                write_whole(args.out / f"mobility_{name}.png", partial(figure, world(core).scene, seen))
     text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
     write_whole(args.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     write_whole(args.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))
