@@ -9,8 +9,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from kvroam.configs import GRID
 from kvroam.envs.handover.config import HandoverConfig, resolve
+from kvroam.envs.handover.task import HandoverTask
 from kvroam.experiment import Experiment, file_class, flat, load_experiment
 from kvroam.kvbackend import SCORERS
 from kvroam.kvbackend.embedded.scripts import SITUATIONS
@@ -75,7 +75,7 @@ def test_one_changed_key_changes_one_value() -> None:
 
 
 def test_the_grid_ships_and_each_scenario_differs_from_the_default() -> None:
-    assert set(GRID) | {"mix", "handover"} == set(shipped())
+    assert set(HandoverTask.scenarios) | {"mix", "handover"} == set(shipped())
     prints = {name: fingerprint(flat(load_experiment(name))) for name in shipped() if name != "handover"}
     assert len(set(prints.values())) == len(prints)
     assert prints["default"] == fingerprint(flat(Experiment(HandoverConfig())))
