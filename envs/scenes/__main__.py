@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from ...commands import Command
-from ...errors import KvroamError, SceneError
+from ...errors import SceneError
 from . import assets, bank
 from .build import PRESETS, BuildSpec, build, spec_for
 from .listing import table
-from .phy import build_phy, load_phy_table
+from .phy import build_phy
 from .scene import load
 from .show import show
 
@@ -72,17 +72,6 @@ def _show(options: argparse.Namespace, command: str) -> None:
     print(f"wrote {options.out}")
 
 
-def _trace(options: argparse.Namespace, command: str) -> None:
-    from ..handover.world.export import export_trace  # here, because building a scene needs no simulator
-
-    try:
-        rows = export_trace(load(options.name), load_phy_table(), options.out, seed=options.seed, num_ues=options.ues,
-                            duration_s=options.duration, step_s=options.step)
-    except ValueError as error:
-        raise error if isinstance(error, KvroamError) else KvroamError(str(error)) from error
-    print(f"wrote {options.out} ({rows} rows)")
-
-
 def _options(parser: argparse.ArgumentParser) -> None:
     default = BuildSpec("")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -109,15 +98,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     draw.set_defaults(run=_show)
     draw.add_argument("name", help="shipped scene, or path of a built .npz")
     draw.add_argument("--out", type=Path, required=True, help="image file to write")
-
-    walk = commands.add_parser("trace", help="write the paths of the simulator's own UEs as a trace file")
-    walk.set_defaults(run=_trace)
-    walk.add_argument("name", help="shipped scene, or path of a built .npz")
-    walk.add_argument("--out", type=Path, required=True, help="CSV file to write: time, id, x, y")
-    walk.add_argument("--seed", type=int, default=0, help="seed of the paths (default 0)")
-    walk.add_argument("--ues", type=int, default=16, help="users (default 16)")
-    walk.add_argument("--duration", type=float, default=60.0, help="length of the trace, s (default 60)")
-    walk.add_argument("--step", type=float, default=0.1, help="time between two rows of a user, s (default 0.1)")
 
 
 def _execute(options: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.trace import command
 from kvroam.envs.handover.world.simulator import idle_plans
-from kvroam.envs.scenes.__main__ import main
 from kvroam.envs.sim.params import MobilityConfig
 from kvroam.envs.sim.streams import keys
 from kvroam.envs.sim.traces import tracks_of
@@ -150,7 +150,7 @@ def course(made: Core, seed: int, steps: int = 80) -> tuple[np.ndarray, np.ndarr
 
 def test_the_exported_walkers_walk_again(tmp_path):
     path = tmp_path / "t.csv"
-    assert main(["trace", SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "8"]) == 0
+    assert command.main([SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "8"]) == 0
     expected, velocity = course(core(), 4)
     got, heading = course(core(trace=str(path)), 9)
     assert np.ptp(expected, axis=0).max() > 20.0
@@ -160,7 +160,7 @@ def test_the_exported_walkers_walk_again(tmp_path):
 
 def test_a_long_trace_begins_where_the_seed_says(tmp_path):
     path = tmp_path / "t.csv"
-    assert main(["trace", SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "30"]) == 0
+    assert command.main([SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "30"]) == 0
     made, whole = core(trace=str(path)), tracks_of(
         MobilityConfig(trace=str(path)), core().task.sim.scene, num_ues=5, interval_s=0.1, episode_s=8.0)
     assert whole.starts == 301 - 80
@@ -178,7 +178,7 @@ def test_a_long_trace_begins_where_the_seed_says(tmp_path):
 
 def test_a_trace_is_reproducible_and_ends_in_standing_still(tmp_path):
     path = tmp_path / "t.csv"
-    main(["trace", SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "8"])
+    command.main([SCENE, "--out", str(path), "--seed", "4", "--ues", "5", "--duration", "8"])
     one, _ = course(core(trace=str(path)), 1, 100)
     two_, _ = course(core(trace=str(path)), 1, 100)
     assert (one == two_).all()
@@ -186,5 +186,5 @@ def test_a_trace_is_reproducible_and_ends_in_standing_still(tmp_path):
 
 
 def test_the_export_refuses_a_duration_below_its_step(tmp_path, capsys):
-    assert main(["trace", SCENE, "--out", str(tmp_path / "t.csv"), "--duration", "0.01"]) == 2
+    assert command.main([SCENE, "--out", str(tmp_path / "t.csv"), "--duration", "0.01"]) == 2
     assert "duration_s is 0.01" in capsys.readouterr().err

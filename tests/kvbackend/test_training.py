@@ -16,7 +16,6 @@ from kvroam.errors import ModelError
 from kvroam.kvbackend.embedded import (
     load_model,
     load_texts,
-    load_tokenizer,
 )
 from kvroam.kvbackend.embedded.keys import KeyBook
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
@@ -34,18 +33,8 @@ from .test_embedded import QUESTION, UNSEEN
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return load_model()
-
-
-@pytest.fixture(scope="module")
 def model(loaded):
     return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return load_tokenizer()
 
 
 # Training rows
