@@ -20,7 +20,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy agents benchmarks envs evaluation kvbackend settings training \
-		commands.py compat.py errors.py files.py palette.py threads.py train.py evaluate.py
+		commands.py compat.py errors.py files.py experiment.py palette.py threads.py train.py evaluate.py
 
 # torch comes first and pinned: a plain `torch` would bring several GB of CUDA libraries to a machine without a GPU.
 $(READY): pyproject.toml constraints.txt

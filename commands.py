@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import KvroamError, KvroamWarning
-from .threads import one_torch_thread
+from .threads import torch_threads
 
 Options = Callable[[argparse.ArgumentParser], object]
+_THREADS = "torch_threads"
 
 
 class Command:
@@ -25,7 +26,8 @@ class Command:
         doc: docstring of its module; the help text is its first paragraph.
         options: adds the options to the parser.
         execute: does the work; `given` among the arguments that it gets is what was typed.
-        torch: it uses torch, with one thread: on a busy machine of two cores, two were up to 70 times slower.
+        torch: it uses torch with one thread, or as many as `add_threads` lets the user ask for: on a busy machine of
+            two cores, two were up to 70 times slower. False leaves torch's threads as they are.
 
     Calling it raises what goes wrong; `main` prints it and returns an exit code.
     """
@@ -44,7 +46,7 @@ class Command:
         if not self._torch:
             self._execute(args)
             return
-        with one_torch_thread():
+        with torch_threads(getattr(args, _THREADS, 1)):
             self._execute(args)
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
@@ -106,9 +108,23 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """`--threads N`, which Command lets torch use."""
+    parser.add_argument("--threads", type=_count, default=1, metavar="N", dest=_THREADS,
+                        help="torch threads (default: %(default)s)")
+
+
 def settings_of(overrides: Sequence[str]) -> str:
     """The `--set` options, as they are written on a command line after a space; nothing where there are none."""
     return "".join(f" --set {override}" for override in overrides)
+
+
+def _count(text: str) -> int:
+    """An integer above 0; argparse says so otherwise."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
 
 
 @contextmanager

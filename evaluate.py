@@ -20,12 +20,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kvroam import commands
-from kvroam.configs import GRID
 from kvroam.errors import ConfigError
 from kvroam.evaluation.players import by_name, gather
 from kvroam.evaluation.report import terminal_table, write_results
 from kvroam.evaluation.results import Progress, evaluate
-from kvroam.experiment import Experiment, load_experiment
+from kvroam.experiment import Experiment, load_experiment, scenarios
 
 __all__ = ["command", "evaluate", "main"]
 
@@ -33,7 +32,8 @@ __all__ = ["command", "evaluate", "main"]
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
     parser.add_argument("--config", nargs="+", default=["handover"], metavar="NAME",
-                        help="YAML files, NAME=FILE, or shipped names; grid: all scenarios (default: handover)")
+                        help="YAML files, NAME=FILE, or shipped names; grid: all scenarios of Handover, "
+                             "grid:TASK: of another task (default: handover)")
     parser.add_argument("--policies", nargs="+", metavar="NAME",
                         help="policy names, checkpoints, or NAME=CHECKPOINT (default: evaluate.policies)")
     parser.add_argument("--episodes", type=int, help="episodes per policy (default: evaluate.episodes)")
@@ -51,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
-    files = by_name((name for given in args.config for name in (GRID if given == "grid" else [given])), "--config")
+    files = by_name((name for given in args.config for name in scenarios(given)), "--config")
     experiments = {name: load_experiment(path, args.overrides) for name, path in files.items()}
     first = next(iter(experiments.values()))
     policies = list(args.policies or first.evaluate.policies)

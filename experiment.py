@@ -20,6 +20,7 @@ from .settings.fields import build, show
 from .settings.loader import read, to_dict
 
 C = TypeVar("C")
+GRID = "grid"  # as a name: all scenarios of a task
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,21 @@ def flat(experiment: Experiment[Any]) -> dict[str, Any]:
     """The flat mapping, of dicts, lists and scalars, that `build_experiment` makes an equal experiment of."""
     return {TASK: experiment.environment.task, **to_dict(experiment.environment),
             "train": to_dict(experiment.train), "evaluate": to_dict(experiment.evaluate)}
+
+
+def scenarios(name: str) -> tuple[str, ...]:
+    """The experiment files that a name stands for: `grid` and `grid:TASK` for all scenarios of a task.
+
+    Raises:
+        ConfigError: there is no such task, or it has no scenarios.
+    """
+    if name != GRID and not name.startswith(f"{GRID}:"):
+        return (name,)
+    task = name.partition(":")[2] or DEFAULT_TASK
+    found: tuple[str, ...] = registry.task(task).scenarios
+    if not found:
+        raise ConfigError(f"{name}: task {task!r} has no scenarios; name YAML files")
+    return found
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Folders that are made, and files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ConfigError
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, where it is absent.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be made ({error.strerror}); give another folder") from error
+    return path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

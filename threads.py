@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """One torch thread inside the block (or the decorated function), and as many as before after it."""
+def torch_threads(count: int) -> Iterator[None]:
+    """`count` torch threads inside the block (or the decorated function), and as many as before after it."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

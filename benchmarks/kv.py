@@ -18,6 +18,7 @@ from kvroam.compat import attention_of
 from kvroam.errors import ConfigError
 from kvroam.evaluation.provenance import machine, versions
 from kvroam.files import write_whole
+from kvroam.threads import torch_threads
 
 Row = dict[str, Any]  # part, case, threads, value, unit, target ("" where there is none)
 PARTS = ["codec", "prefill", "handover", "steps", "wide"]
@@ -401,8 +402,8 @@ def execute(args: argparse.Namespace) -> None:
             raise ConfigError(f"part {unknown[0]!r} does not exist; use some of {', '.join(parts)}")
         use_clock(args.clock)
         for threads in args.threads:
-            torch.set_num_threads(threads)
-            rows += [r for name in args.parts for r in parts[name]()]
+            with torch_threads(threads):
+                rows += [r for name in args.parts for r in parts[name]()]
     print(table(rows))
     if args.json:
         text = json.dumps({"rows": rows, "machine": machine(), "versions": versions()}, indent=1) + "\n"

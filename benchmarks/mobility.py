@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -24,12 +24,13 @@ from .. import commands
 from ..envs.base.core import Core
 from ..envs.base.make import make_core
 from ..envs.handover.config import HandoverConfig, ScoringConfig, resolve
+from ..envs.handover.task import HandoverTask
 from ..envs.handover.view import NetworkView
-from ..envs.handover.world.simulator import idle_plans
+from ..envs.handover.world.simulator import Simulator, idle_plans
 from ..envs.sim.predictor import HORIZON_S
 from ..errors import ConfigError, KvroamError
 from ..evaluation.rollout import rollout
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from .mobility_report import figure, page
 
 MINIMUM_STAY_S = 1.0  # TR 36.839: a return after a shorter stay is a ping-pong
@@ -50,13 +51,14 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
     """
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
+    sim = world(core)
     kept: dict[str, list[np.ndarray]] = {}
     for step in rollout(core, Idle(), list(range(seed, seed + episodes))):
         if step:
             for name in ("handovers", "rlf", "handover_failures"):
-                kept.setdefault(name, []).append(core.task.sim.state.flow[name].copy())
+                kept.setdefault(name, []).append(sim.state.flow[name].copy())
             progress(1)
-        ue, view = core.task.sim.state.ue, core.view
+        ue, view = sim.state.ue, core.view
         out = (ue["monitor_db"] < config.radio.q_out_db) | view.link_failed
         for name, value in (("radio", ue["radio"].copy()), ("since_s", ue["since_s"].copy()), ("x", ue["x"].copy()),
                             ("y", ue["y"].copy()), ("predicted_cell", view.predicted_cell), ("out", out),
@@ -164,6 +166,11 @@ def fluid_flow_per_min(speed_mps: tuple[float, float], inter_site_m: float) -> f
     return 60.0 * 4.0 * sum(speed_mps) / 2.0 / (np.pi * inter_site_m)
 
 
+def world(core: Core) -> Simulator:
+    """The simulated world of a Handover core."""
+    return cast(HandoverTask, core.task).sim
+
+
 def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any],
           ) -> tuple[dict[str, Any], dict[str, np.ndarray], Core]:
     """The report's entry on one scene, what was seen, and a core in that scene (for the figure)."""
@@ -171,7 +178,7 @@ def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress
     seen = observe(config, episodes, seed, progress)
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")))
     vehicles = round(config.mobility.vehicle_share * config.num_ues)
-    manifest = core.task.sim.scene.manifest
+    manifest = world(core).scene.manifest
     spacing = next((manifest[part]["inter_site_m"] for part in ("spec", "parameters")
                     if "inter_site_m" in manifest.get(part, {})), None)
     groups = (("vehicles", np.arange(vehicles), config.mobility.vehicle_speed_mps),
@@ -211,7 +218,7 @@ def execute(args: argparse.Namespace) -> None:
         config = replace(base, episode_s=args.duration)
     except ValueError as error:
         raise error if isinstance(error, KvroamError) else ConfigError(f"--duration: {error}") from error
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     results: dict[str, Any] = {
         "command": f"python -m kvroam.benchmarks.mobility --scenes {' '.join(args.scenes)} "
                    f"--episodes {args.episodes} --duration {args.duration:g} --seed {args.seed}"
@@ -222,11 +229,11 @@ def execute(args: argparse.Namespace) -> None:
         for scene in args.scenes:
             bar.set_description(scene)
             entry, seen, core = study(scene, config, args.episodes, args.seed, bar.update)
-            name = core.task.sim.scene.name
+            name = world(core).scene.name
             results["scenes"][name] = entry
             if scene in drawn:
                 results["figures"].append(name)
-                write_whole(args.out / f"mobility_{name}.png", partial(figure, core.task.sim.scene, seen))
+                write_whole(args.out / f"mobility_{name}.png", partial(figure, world(core).scene, seen))
     text = json.dumps(results, indent=1, allow_nan=True).replace("NaN", "null") + "\n"
     write_whole(args.out / "mobility.json", lambda draft: draft.write_text(text, encoding="utf-8"))
     write_whole(args.out / "mobility.md", lambda draft: draft.write_text(page(results), encoding="utf-8"))

@@ -28,7 +28,7 @@ from kvroam.benchmarks import peers
 from kvroam.errors import ConfigError
 from kvroam.evaluation.provenance import machine, versions
 from kvroam.files import write_whole
-from kvroam.threads import one_torch_thread
+from kvroam.threads import torch_threads
 
 Row = dict[str, Any]  # part, case, value, unit, target ("" where there is none)
 PARTS = ("core", "batch", "scaling", "start", "api", "vec", "scored")
@@ -177,7 +177,7 @@ def scored_worker(policy: str, num_envs: int, steps: int, profile: bool = False)
 
     config = resolve(None)
     core, watcher, began = make_core(config, num_envs), cProfile.Profile(), 0.0
-    with one_torch_thread():
+    with torch_threads(1):
         for step in rollout(core, make(policy, config), list(range(num_envs)), 2 * steps):
             if step:
                 core.observe()

@@ -1,57 +1,50 @@
-"""Write docs/environment.md from the code: `python docs/make_environment.py`."""
+"""Write docs/environment.md from the declarations of the task: `python docs/make_environment.py`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kvroam.commands import Command
-from kvroam.envs.handover import observations
-from kvroam.envs.handover.actions import sizes
-from kvroam.envs.handover.config import HandoverConfig, RewardConfig
-from kvroam.envs.handover.rewards import NAMES as TERMS
-from kvroam.envs.handover.world.state import MEDIA
-from kvroam.evaluation.metrics import metrics_table
+from kvroam.envs.base.declare import markdown
+from kvroam.envs.handover.task import HandoverTask
 
 PAGE = Path(__file__).with_name("environment.md")
-UNITS = {
-    "interruption": "second without service",
-    "drift": "nat of KL divergence, summed over the tokens of the step",
-    "detour": "second of delay added to forwarded tokens",
-    "traffic": "gigabyte on the backhaul",
-    "gpu": "second of prefill",
-    "waste": "gigabyte sent, and second computed, for a migration that was cancelled",
-    "pingpong": "return to the previous cell",
-}
 
 
-def page() -> str:
+def page(task: type[HandoverTask] = HandoverTask) -> str:
     """The page, for the default configuration."""
-    config = HandoverConfig()
-    table = observations.features(config.actions.candidates)
-    levels = config.actions
-    choices = {
-        "target": "go on; own cell (a session that was left behind); strongest neighbours 1 to "
-        f"{levels.candidates}; cancel",
-        "medium": ", ".join(MEDIA),
-        "keep": ", ".join(map(str, levels.keep)),
-        "precision": ", ".join(f"{bits} bit" for bits in levels.bits),
-        "share": ", ".join(map(str, levels.weight)) + " (bandwidth weight; 0 waits)",
-    }
-    lines = ["# The Handover environment", "", "Made by `python docs/make_environment.py`.", "", "## Action", "",
-             f"`MultiDiscrete({sizes(levels)})` per UE.", "", "| # | part | choices |", "|---|---|---|"]
-    lines += [f"| {i} | {name} | {text} |" for i, (name, text) in enumerate(choices.items())]
-    lines += ["", "With `actions.trigger: policy` there is a sixth part, handover: 0 stay in the cell; 1 change to the "
-              "target, a neighbour, now.", "", "Box and Dict formats: `kvroam.envs.views.wrappers`."]
-    lines += ["", "## Observation", "", f"`Box` float32 [{len(table)}] per UE.", "",
-              "| # | name | meaning | unit | min | max |", "|---|---|---|---|---|---|"]
-    lines += [f"| {i} | `{f.name}` | {f.meaning} | {f.unit} | {f.low:g} | {f.high:g} |" for i, f in enumerate(table)]
-    lines += ["", "## Reward", "", "Minus the sum of price times amount; `info` has every term as `reward_<term>`. "
-              "With `reward.sharing: team` every UE receives the mean over the UEs, term by term.", "",
-              "| term | default price | per |", "|---|---|---|"]
-    lines += [f"| {name} | {getattr(RewardConfig(), name):g} | {UNITS[name]} |" for name in TERMS]
-    return "\n".join([*lines, "", "## Metrics of an episode", "", metrics_table()])
+    config = task.Config()
+    parts, features = task.layout(config)
+    # What a configuration with more parts would add.
+    more = task.layout(replace(config, actions=replace(config.actions, trigger="policy")))[0][len(parts):]
+    rows: list[tuple[Any, ...]] = [(i, part.name, ", ".join(part.choices), part.meaning)
+                                   for i, part in enumerate((*parts, *more))]
+    paragraphs = [
+        f"# The {task.title} environment",
+        "Made by `python docs/make_environment.py`.",
+        "## Action",
+        f"`MultiDiscrete({[part.size for part in parts]})` per agent.",
+        markdown(("#", "part", "choices", "meaning"), rows).strip(),
+        "Box and Dict formats: `kvroam.envs.views.wrappers`.",
+        "## Observation",
+        f"`Box` float32 [{len(features)}] per agent.",
+        markdown(("#", "name", "meaning", "unit", "min", "max"),
+                 ((i, f"`{f.name}`", f.meaning, f.unit, f"{f.low:g}", f"{f.high:g}")
+                  for i, f in enumerate(features))).strip(),
+        "## Reward",
+        "Minus the sum of price times amount; `info` has every term as `reward_<term>`. With `reward.sharing: team` "
+        "every agent receives the mean over the agents, term by term.",
+        markdown(("term", "default price", "per"),
+                 ((term.name, f"{getattr(config.reward, term.name):g}", term.per) for term in task.terms)).strip(),
+        "## Metrics of an episode",
+        markdown(("metric", "unit", "better", "meaning"),
+                 ((f"`{m.name}`", m.unit, m.better, m.meaning) for m in task.metrics)).strip(),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def execute(args: argparse.Namespace) -> None:

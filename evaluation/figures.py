@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..envs.base.declare import Metric
 from ..palette import COLOURS, SHAPES
-from .metrics import METRICS
+from .metrics import metric, metrics_of
+
+AXES = ("interruption_s_mean", "drift_kl_mean")
 
 # Where a label may stand around its marker [points], nearest first.
 _OFFSETS = tuple(
@@ -14,6 +17,11 @@ _OFFSETS = tuple(
     for radius in (9, 18, 30, 44, 60)
     for x, y in ((1, 0.5), (1, -0.9), (-1, 0.5), (-1, -0.9), (0, 1), (0, -1.3), (1, 1.4), (-1, 1.4))
 )
+
+
+def drawable(results: Mapping[str, Any]) -> bool:
+    """Whether the task has the metrics that the figure is about."""
+    return set(AXES) <= set(metrics_of(results))
 
 
 def figure(results: Mapping[str, Any], path: str | Path) -> None:
@@ -31,8 +39,9 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
+    across, along = (metric(name, metrics_of(results)) for name in AXES)
     points = {
-        name: (_point(policy, "interruption_s_mean"), _point(policy, "drift_kl_mean"))
+        name: (_point(policy, across), _point(policy, along))
         for name, policy in results["policies"].items()
     }
     shown = {name: xy for name, xy in points.items() if not math.isnan(xy[0][0] + xy[1][0])}
@@ -44,9 +53,9 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
     for index, (name, ((x, x_low, x_high), (y, y_low, y_high))) in enumerate(shown.items()):
         colour, shape = COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
         # A bootstrap interval of a skewed sample can miss its own mean by rounding; a bar cannot be negative.
-        across = [[max(x - x_low, 0.0)], [max(x_high - x, 0.0)]]
-        along = [[max(y - y_low, 0.0)], [max(y_high - y, 0.0)]]
-        axes.errorbar(x, y, along, across, shape, color=colour, ms=7, mec="white", mew=0.8, elinewidth=1.2)
+        wide = [[max(x - x_low, 0.0)], [max(x_high - x, 0.0)]]
+        high = [[max(y - y_low, 0.0)], [max(y_high - y, 0.0)]]
+        axes.errorbar(x, y, high, wide, shape, color=colour, ms=7, mec="white", mew=0.8, elinewidth=1.2)
         markers.append((name, x, y, colour))
     if xs and min(xs) > 0 and max(xs) > 10 * min(xs):
         axes.set_xscale("log")
@@ -70,11 +79,11 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
     canvas.figure.savefig(path, format="png")
 
 
-def _point(policy: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+def _point(policy: Mapping[str, Any], m: Metric) -> tuple[float, float, float]:
     """Return mean, low and high of a metric in its shown unit; NaN where there is none."""
-    entry = policy["summary"].get(name, {})
+    entry = policy["summary"].get(m.name, {})
     values = (entry.get(key) for key in ("mean", "ci_low", "ci_high"))
-    mean, low, high = (math.nan if v is None else float(v) * METRICS[name].scale for v in values)
+    mean, low, high = (math.nan if v is None else float(v) * m.scale for v in values)
     return mean, low, high
 
 

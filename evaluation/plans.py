@@ -18,11 +18,10 @@ from tqdm import tqdm
 
 from .. import commands
 from ..agents.handover.constant import ConstantPlan
-from ..configs import GRID
 from ..envs.base.make import make_core
 from ..errors import ConfigError
-from ..experiment import Experiment, load_experiment
-from ..files import write_whole
+from ..experiment import GRID, Experiment, load_experiment, scenarios
+from ..files import make_folder, write_whole
 from .players import by_name
 from .report import scenario_table, summarise
 from .results import by_metric
@@ -112,7 +111,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
-    parser.add_argument("--scenarios", nargs="+", default=list(GRID), metavar="NAME",
+    parser.add_argument("--scenarios", nargs="+", default=scenarios(GRID), metavar="NAME",
                         help="shipped names, YAML files or NAME=FILE (default: the grid)")
     parser.add_argument("--episodes", type=int, default=4, help="per plan and scenario (default: %(default)s)")
     commands.add_seed(parser, 500)
@@ -139,7 +138,7 @@ def execute(args: argparse.Namespace) -> None:
     line = (f"python -m kvroam.evaluation.plans --episodes {args.episodes} --seed {args.seed}"
             f"{commands.settings_of(args.overrides)}")
     text = page(results, line)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     write_whole(args.out / "plans.md", partial(Path.write_text, data=text, encoding="utf-8"))
     print(text)
 

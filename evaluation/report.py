@@ -13,19 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..envs.base.declare import Metric
 from ..errors import KvroamError
 from .estimates import bootstrap_interval, iqm, mean
-from .figures import figure
-from .metrics import HEADLINE, METRICS, Metric, metric, metrics_table
+from .figures import drawable, figure
+from .metrics import headline_of, metric, metrics_of
 from .provenance import machine, versions
 
 __all__ = [
-    "HEADLINE",
-    "METRICS",
     "figure",
     "machine",
     "markdown_table",
-    "metrics_table",
     "paired_table",
     "scenario_table",
     "summarise",
@@ -66,15 +64,15 @@ def summarise(
     return summary
 
 
-def terminal_table(results: Mapping[str, Any], metrics: Iterable[str] = HEADLINE) -> str:
+def terminal_table(results: Mapping[str, Any], metrics: Iterable[str] | None = None) -> str:
     """Return a plain-text table: a row per policy, mean +- half width of the 95 % interval of the mean.
 
     Args:
         results: see the module.
-        metrics: names of the columns; those that no policy has are left out.
+        metrics: names of the columns; those that no policy has are left out. Default: the task's headline.
 
     Raises:
-        KvroamError: a metric has no entry in `METRICS`.
+        KvroamError: the task has no such metric.
     """
     columns = _columns(results, metrics)
     names = list(results["policies"])
@@ -92,7 +90,7 @@ def terminal_table(results: Mapping[str, Any], metrics: Iterable[str] = HEADLINE
     return "\n".join([*body, _caption(results, "* best", "+-")]) + "\n"
 
 
-def markdown_table(results: Mapping[str, Any], metrics: Iterable[str] = HEADLINE) -> str:
+def markdown_table(results: Mapping[str, Any], metrics: Iterable[str] | None = None) -> str:
     """Return the table of `terminal_table` in Markdown, the best value of each column in bold."""
     columns = _columns(results, metrics)
     arrows = {"lower": "↓", "higher": "↑"}
@@ -107,10 +105,10 @@ def markdown_table(results: Mapping[str, Any], metrics: Iterable[str] = HEADLINE
 
 
 def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, Path]:
-    """Write results.json, table.md and interruption_drift.png into a folder, which is created if absent.
+    """Write results.json, table.md and, for a task that has its metrics, interruption_drift.png into a folder.
 
-    Each file is written beside its destination and then moved over it, after all three have been made: a
-    crash leaves the earlier results whole.
+    The folder is created if absent. Each file is written beside its destination and then moved over it, after all
+    have been made: a crash leaves the earlier results whole.
 
     Returns:
         File name to path.
@@ -119,7 +117,8 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
         KvroamError: the folder cannot be created or written to.
     """
     folder = Path(out_dir)
-    finals = {name: folder / name for name in ("results.json", "table.md", "interruption_drift.png")}
+    names = ["results.json", "table.md", *(["interruption_drift.png"] if drawable(results) else [])]
+    finals = {name: folder / name for name in names}
     # Named after the process, so that two evaluations into one folder do not share a temporary file.
     drafts = {name: folder / f".{os.getpid()}.tmp.{name}" for name in finals}
     text = _dump(_plain(results)) + "\n"
@@ -128,7 +127,8 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
         folder.mkdir(parents=True, exist_ok=True)
         drafts["results.json"].write_text(text, encoding="utf-8")
         drafts["table.md"].write_text(tables, encoding="utf-8")
-        figure(results, drafts["interruption_drift.png"])
+        if "interruption_drift.png" in drafts:
+            figure(results, drafts["interruption_drift.png"])
         for name, final in finals.items():
             drafts[name].replace(final)
     except OSError as error:
@@ -139,7 +139,7 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
     return finals
 
 
-def paired_table(results: Mapping[str, Any], reference: str, metrics: Iterable[str] = HEADLINE) -> str:
+def paired_table(results: Mapping[str, Any], reference: str, metrics: Iterable[str] | None = None) -> str:
     """Return the mean differences from one policy on the same seeds, with 95 % intervals, in Markdown."""
     columns = _columns(results, metrics)
     lines = ["| policy | " + " | ".join(f"{m.label} [{m.shown_unit}]" for m in columns) + " |",
@@ -153,7 +153,7 @@ def paired_table(results: Mapping[str, Any], reference: str, metrics: Iterable[s
 
 def scenario_table(results: Mapping[str, Any], name: str = "cost") -> str:
     """Return one metric of every policy in every scenario, in Markdown, the best of each scenario in bold."""
-    parts, m = results["by_scenario"], metric(name)
+    parts, m = results["by_scenario"], metric(name, metrics_of(results))
     best = {scenario: _best(part, m) for scenario, part in parts.items()}
     lines = [f"| {m.label} [{m.shown_unit}] | " + " | ".join(map(_escape, parts)) + " |",
              "| --- |" + " ---: |" * len(parts)]
@@ -170,7 +170,7 @@ def _tables(results: Mapping[str, Any]) -> str:
     parts = [markdown_table(results)]
     if "by_scenario" in results:
         parts = ["## Cost per scenario\n", scenario_table(results), "## Over all scenarios\n", *parts]
-    parts += ["## All metrics\n", markdown_table(results, METRICS)]
+    parts += ["## All metrics\n", markdown_table(results, metrics_of(results))]
     for reference in results.get("paired", {}):
         if results["paired"][reference]:
             parts += [f"## Against {reference}\n", paired_table(results, reference)]
@@ -186,9 +186,11 @@ def _signed(difference: Mapping[str, Any], scale: float) -> str:
     return f"{values[0]:+.3g} [{values[1]:+.3g}, {values[2]:+.3g}]"
 
 
-def _columns(results: Mapping[str, Any], names: Iterable[str]) -> list[Metric]:
+def _columns(results: Mapping[str, Any], names: Iterable[str] | None) -> list[Metric]:
+    known = metrics_of(results)
+    wanted = headline_of(results) if names is None else names
     present = {name for policy in results["policies"].values() for name in policy["summary"]}
-    return [m for m in map(metric, names) if m.name in present]
+    return [m for m in (metric(name, known) for name in wanted) if m.name in present]
 
 
 def _best(results: Mapping[str, Any], m: Metric) -> set[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from .. import __version__
+from ..envs.base import registry
 from ..envs.base.make import make_core
 from ..errors import ConfigError
 from ..experiment import Experiment, flat
@@ -19,8 +21,6 @@ from .rollout import episodes as play
 
 # Episodes that run side by side; more share each forward pass but take more memory.
 SIDE_BY_SIDE = 16
-# Whom the others are compared with, episode by episode, when they take part.
-REFERENCES = ("ctho", "pallas")
 
 Progress = Callable[[str, int, int], Any]
 
@@ -70,8 +70,13 @@ def evaluate(experiments: Experiment[Any] | Mapping[str, Experiment[Any]], polic
                         for name, player in teams[scenario].items()}
              for scenario, experiment in chosen.items()}
     shared = {"kvroam": __version__, "versions": versions(), "machine": machine()}
-    parts = {name: {"config": flat(experiment), "scoring": experiment.environment.scoring.mode, "seeds": seeds,
-                    **summaries(found[name])} for name, experiment in chosen.items()}
+    references = {name: registry.task(one.environment.task).references for name, one in chosen.items()}
+    parts = {}
+    for name, experiment in chosen.items():
+        config = flat(experiment)
+        # A task without a language model has no such setting.
+        mode = config.get("scoring", {}).get("mode")
+        parts[name] = {"config": config, "scoring": mode, "seeds": seeds, **summaries(found[name], references[name])}
     if isinstance(experiments, Experiment):
         return shared | parts[""]
     labels = [name for name in chosen for _ in seeds]
@@ -80,8 +85,9 @@ def evaluate(experiments: Experiment[Any] | Mapping[str, Experiment[Any]], polic
                      "wall_s": sum(runs[name]["wall_s"] for runs in found.values())}
               for name, first in next(iter(found.values())).items()}
     modes = {part["scoring"] for part in parts.values()}
+    everyone = dict.fromkeys(itertools.chain(*references.values()))
     return shared | {"config": {}, "scoring": modes.pop() if len(modes) == 1 else "mixed",
-                     "seeds": seeds * len(chosen), "scenarios": labels, **summaries(joined, labels),
+                     "seeds": seeds * len(chosen), "scenarios": labels, **summaries(joined, everyone, labels),
                      "by_scenario": parts}
 
 
@@ -116,11 +122,18 @@ def by_metric(outcomes: Sequence[Mapping[str, float]]) -> dict[str, list[float]]
     return {metric: [outcome[metric] for outcome in outcomes] for metric in outcomes[0]}
 
 
-def summaries(runs: Mapping[str, Any], strata: Sequence[str] | None = None) -> dict[str, Any]:
-    """Summaries and paired differences of {policy: {"episodes", "wall_s"}}; strata labels the episodes."""
+def summaries(runs: Mapping[str, Any], references: Iterable[str],
+              strata: Sequence[str] | None = None) -> dict[str, Any]:
+    """Summaries and paired differences of {policy: {"episodes", "wall_s"}}.
+
+    Args:
+        runs: what each policy did.
+        references: whom the others are compared with, episode by episode, when they take part.
+        strata: a label per episode.
+    """
     policies = {name: {"episodes": run["episodes"], "summary": summarise(run["episodes"], strata),
                        "wall_s": run["wall_s"]} for name, run in runs.items()}
-    return {"policies": policies, "paired": {name: paired(policies, name, strata) for name in REFERENCES
+    return {"policies": policies, "paired": {name: paired(policies, name, strata) for name in references
                                              if name in policies}}
 
 

@@ -1,11 +1,10 @@
-"""Threads: work spread over as many as torch may use, and a bound on those for the time of a command.
+"""Work spread over as many threads as torch may use.
 
 The backend takes torch's number of threads as it is and never changes it; that is up to the program that calls it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 
@@ -36,14 +35,3 @@ def spread(items: int, numbers: int, work: Callable[[int, int], None]) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kvroam")
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads within the block, and as many as before after it; for commands."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

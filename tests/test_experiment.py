@@ -13,6 +13,7 @@ import pytest
 
 from kvroam.envs.base import registry
 from kvroam.envs.handover.config import HandoverConfig, resolve
+from kvroam.envs.handover.task import HandoverTask
 from kvroam.errors import ConfigError
 from kvroam.experiment import (
     EvaluateConfig,
@@ -22,6 +23,7 @@ from kvroam.experiment import (
     file_class,
     flat,
     load_experiment,
+    scenarios,
 )
 from kvroam.settings.loader import shipped
 
@@ -86,6 +88,13 @@ def test_the_task_names_the_environment() -> None:
         build_experiment({"task": "miniature", "num_ues": 5})
     with pytest.raises(ConfigError, match="this environment is 'handover'"):
         resolve({"task": "miniature"})
+
+
+def test_grid_stands_for_the_scenarios_of_a_task() -> None:
+    assert scenarios("grid") == scenarios("grid:handover") == HandoverTask.scenarios
+    assert scenarios("calm") == ("calm",) and scenarios("my/grid.yaml") == ("my/grid.yaml",)
+    with pytest.raises(ConfigError, match=r"'handovr' is unknown.*handover"):
+        scenarios("grid:handovr")
 
 
 def test_a_name_belongs_to_one_task() -> None:

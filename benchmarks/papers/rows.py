@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...evaluation.estimates import bootstrap_interval, mean
-from ...files import write_whole
+from ...files import make_folder, write_whole
 from ...palette import COLOURS, SHAPES
 
 
@@ -121,7 +121,7 @@ def report(title: str, command: str, points: Sequence[Point], findings: Sequence
 
 def save(folder: Path, name: str, points: Sequence[Point], page: str) -> list[Path]:
     """Write NAME.csv and NAME.md into the folder; the figure is the caller's."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [folder / f"{name}.csv", folder / f"{name}.md"]
     for path, text in zip(files, (to_csv(points), page), strict=True):
         write_whole(path, functools.partial(Path.write_text, data=text, encoding="utf-8"))

@@ -21,12 +21,14 @@ class Part:
         choices: what each index means.
         values: the number that each index stands for; None where the choices have no order.
         neutral: the index that changes nothing, if there is one; learning may start close to it.
+        meaning: one line for the documentation.
     """
 
     name: str
     choices: tuple[str, ...]
     values: tuple[float, ...] | None = None
     neutral: int | None = None
+    meaning: str = ""
 
     @property
     def size(self) -> int:

@@ -41,6 +41,7 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]]
     terms: ClassVar[tuple[Term, ...]]  # of the reward
     metrics: ClassVar[tuple[Metric, ...]] = (COST,)  # of an episode
+    headline: ClassVar[tuple[str, ...]] = ("cost",)  # names of the metrics that fit a terminal
     scenarios: ClassVar[tuple[str, ...]] = ()  # shipped YAML files that policies are compared over (`--config grid`)
     references: ClassVar[tuple[str, ...]] = ()  # policies that the others are compared with
     companion: ClassVar[str] = "random"  # who acts for the other agents in the ego view

@@ -32,14 +32,19 @@ def parts(config: ActionConfig) -> tuple[Part, ...]:
     """The parts of a UE's action."""
     neighbours = tuple(f"neighbour {k}" for k in range(1, config.candidates + 1))
     declared = [
-        Part("target", ("go on", "own cell", *neighbours, "cancel"), neutral=0),
-        Part("medium", MEDIA),
-        Part("keep", tuple(map(str, config.keep)), config.keep, neutral=0),
-        Part("precision", tuple(f"{bits} bit" for bits in config.bits), config.bits, neutral=0),
-        Part("share", tuple(map(str, config.weight)), config.weight, neutral=0),
+        Part("target", ("go on", "own cell", *neighbours, "cancel"), neutral=0,
+             meaning="the cell to prepare; own cell: of a session that was left behind"),
+        Part("medium", MEDIA, meaning="what is sent or rebuilt; detour: the session stays, its tokens follow"),
+        Part("keep", tuple(map(str, config.keep)), config.keep, neutral=0,
+             meaning="share of the transferred tokens that is kept"),
+        Part("precision", tuple(f"{bits} bit" for bits in config.bits), config.bits, neutral=0,
+             meaning="of the transferred KV"),
+        Part("share", tuple(map(str, config.weight)), config.weight, neutral=0,
+             meaning="bandwidth weight of the transfer; 0 waits"),
     ]
     if config.trigger == "policy":
-        declared.append(Part("handover", ("stay", "change to the target"), neutral=0))
+        declared.append(Part("handover", ("stay", "change to the target"), neutral=0,
+                             meaning="change to a neighbour now; only with `actions.trigger: policy`"))
     return tuple(declared)
 
 

@@ -79,7 +79,7 @@ class ScoringConfig:
     """How a step is scored: by a language model whose KV cache is really moved, or not at all."""
 
     mode: Literal["kv", "none"] = "kv"  # none: physics only; drift and recall are then absent, and results say so
-    model: str = "embedded"  # the shipped model, or the path of a Hugging Face causal LM with RoPE
+    model: str = "embedded"  # the shipped model; the only one that works here for now
     device: str = "auto"  # auto: CUDA when there is one
     scorer: str = "window"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
     window: int = 32  # queries that the window scorer looks at [tokens]

@@ -39,6 +39,7 @@ class HandoverTask(Task):
     Config = HandoverConfig
     terms = TERMS
     metrics = METRICS
+    headline = ("cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall", "backhaul_gb")
     scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "weak_gpu", "fast_vehicles", "long_context",
                  "held_out_city")
     references = ("ctho", "pallas")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...threads import torch_threads
 from ..sim.jit import allocating
 from ..sim.params import RadioConfig
 from ..sim.streams import RADIO, RADIO_ATTEMPTS, uniform
@@ -87,25 +88,20 @@ class ExactPhy:
         sinr[:size] = 10.0 ** (np.ravel(sinr_db) / 10.0)
         elements = np.full(padded, PRBS * RES_PER_PRB)
         elements[:size] = np.ravel(prbs) * RES_PER_PRB
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.no_grad():
-                link = {
-                    "sinr_eff": torch.as_tensor(sinr, dtype=torch.float32)[None],
-                    "num_allocated_re": torch.as_tensor(elements, dtype=torch.int32)[None],
-                    "mcs_table_index": MCS_TABLE,
-                    "mcs_category": PDSCH,
-                }
-                mcs = self._adaptation(**link).to(torch.int32)
-                _, _, _, failure, _ = self._abstraction(mcs, **link)
-                order, rate = self._decoder(
-                    mcs, torch.full_like(mcs, MCS_TABLE), torch.full_like(mcs, PDSCH), check_index_validity=False
-                )
-                coded = order * link["num_allocated_re"]
-                bits, _, _ = self._block.transport_block_size(order, rate, coded)
-        finally:
-            torch.set_num_threads(threads)
+        with torch_threads(1), torch.no_grad():
+            link = {
+                "sinr_eff": torch.as_tensor(sinr, dtype=torch.float32)[None],
+                "num_allocated_re": torch.as_tensor(elements, dtype=torch.int32)[None],
+                "mcs_table_index": MCS_TABLE,
+                "mcs_category": PDSCH,
+            }
+            mcs = self._adaptation(**link).to(torch.int32)
+            _, _, _, failure, _ = self._abstraction(mcs, **link)
+            order, rate = self._decoder(
+                mcs, torch.full_like(mcs, MCS_TABLE), torch.full_like(mcs, PDSCH), check_index_validity=False
+            )
+            coded = order * link["num_allocated_re"]
+            bits, _, _ = self._block.transport_block_size(order, rate, coded)
         efficiency = bits[0].numpy()[:size] / elements[:size]
         fails = np.clip(failure[0].numpy()[:size].astype(np.float64), 0.0, 1.0)
         return efficiency.reshape(sinr_db.shape), fails.reshape(sinr_db.shape)

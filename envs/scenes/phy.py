@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...threads import one_torch_thread
+from ...threads import torch_threads
 from . import assets
 
 NAME = "phy"
@@ -47,7 +47,7 @@ def load_phy_table(path: str | Path | None = None) -> PhyTable:
     return PhyTable(manifest=manifest, **arrays)
 
 
-@one_torch_thread()
+@torch_threads(1)
 def goodput_per_re(sinr_db: np.ndarray) -> np.ndarray:
     """Expected information bits per resource element of one transport block on 51 PRBs, by Sionna.
 

@@ -102,7 +102,7 @@ class StableBaselinesView(VecEnv):
                         "terminal_observation": observation[row], "TimeLimit.truncated": bool(truncated[e]),
                         "episode": {"r": float(self._return[row]), "l": int(self._length[e]), "t": round(elapsed, 6)}}
                     self._return[row] = 0.0
-            self.episode_metrics = [self._meter.result(e) for e in ended]
+            self.episode_metrics = [self._meter.result(int(e)) for e in ended]
             core.reset(None, ended)
             self._meter.forget(ended)
             self._length[ended] = 0

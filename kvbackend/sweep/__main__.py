@@ -2,7 +2,6 @@
 
 import sys
 
-from ...commands import run
 from .command import command
 
-sys.exit(run("kvroam-sweep", command))
+sys.exit(command.main())

@@ -1,4 +1,7 @@
-"""The command: `python -m kvroam.kvbackend.sweep [--model NAME --text FILE] --out DIR`."""
+"""Measure what pruning and quantising a KV cache costs a language model.
+
+    python -m kvroam.kvbackend.sweep [--model NAME --text FILE] --out FOLDER
+"""
 
 import argparse
 from pathlib import Path
@@ -6,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...commands import Command, add_out, add_quiet, add_seed
 from ...errors import ConfigError
-from ...files import write_whole
+from ...files import make_folder, write_whole
 from ..embedded.scripts import script_bank
 from ..scorers.table import SCORERS
 from ..settings import TransferPlan
@@ -47,37 +51,34 @@ def text_scripts(backend: "KVBackend", path: Path, count: int, length: int) -> l
 def _scripts(backend: "KVBackend", args: argparse.Namespace) -> list:
     length = args.context + args.horizon
     if args.text:
-        return text_scripts(backend, Path(args.text), args.sessions, length)
+        return text_scripts(backend, args.text, args.sessions, length)
     if args.model != "embedded":
         raise ConfigError(f"model {args.model!r} needs a text to read; give --text FILE")
     return list(script_bank(args.sessions, length, args.seed, args.situation))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m kvroam.kvbackend.sweep",
-        description="Measure what pruning and quantising a KV cache costs a language model.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--model", default="embedded", help="embedded, or a Hugging Face name or folder")
-    parser.add_argument("--text", metavar="FILE", help="UTF-8 text to read; sessions with questions by default")
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
+    shown = "(default: %(default)s)"
+    parser.add_argument("--model", default="embedded", help=f"embedded, or a Hugging Face name or folder {shown}")
+    parser.add_argument("--text", type=Path, metavar="FILE",
+                        help="UTF-8 text to read (default: sessions with questions)")
     parser.add_argument("--scorers", nargs="+", metavar="NAME",
-                        help=f"among {', '.join(_RANKINGS)}; {PER_HEAD} behind one: a list per head",
+                        help=f"among {', '.join(_RANKINGS)}; {PER_HEAD} behind one: a list per head {shown}",
                         default=["window", "attention-sum", "key-norm", "streaming", "random"])  # fmt: skip
-    parser.add_argument("--keeps", nargs="+", type=float, metavar="FRACTION", help="of the tokens that are sent",
-                        default=[1.0, 0.75, 0.5, 0.25, 0.1, 0.05])  # fmt: skip
-    parser.add_argument("--precisions", nargs="+", metavar="NAME", help=f"among {', '.join(PRECISIONS)}",
+    parser.add_argument("--keeps", nargs="+", type=float, metavar="FRACTION",
+                        help=f"of the tokens that are sent {shown}", default=[1.0, 0.75, 0.5, 0.25, 0.1, 0.05])
+    parser.add_argument("--precisions", nargs="+", metavar="NAME", help=f"among {', '.join(PRECISIONS)} {shown}",
                         default=["fp16", "int8", "int4", "int2"])  # fmt: skip
-    parser.add_argument("--sessions", type=int, default=40, help="sessions that are handed over")
-    parser.add_argument("--context", type=int, default=512, help="tokens read before the handover")
-    parser.add_argument("--horizon", type=int, default=128, help="tokens read after it")
-    parser.add_argument("--situation", default="mixed", help="pending, answered, adverse, text or mixed")
-    parser.add_argument("--seed", type=int, default=0, help="of the sessions")
-    parser.add_argument("--device", help="torch device; a GPU where there is one")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the weights")
-    parser.add_argument("--out", default="runs/sweep", metavar="DIR", help="folder for sweep.csv and sweep.png")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser
+    parser.add_argument("--sessions", type=int, default=40, help=f"sessions that are handed over {shown}")
+    parser.add_argument("--context", type=int, default=512, help=f"tokens read before the handover {shown}")
+    parser.add_argument("--horizon", type=int, default=128, help=f"tokens read after it {shown}")
+    parser.add_argument("--situation", default="mixed", help=f"pending, answered, adverse, text or mixed {shown}")
+    add_seed(parser, what="of the sessions")
+    parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help=f"of the weights {shown}")
+    add_out(parser, "runs/sweep", "sweep.csv and sweep.png")
+    add_quiet(parser)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -95,15 +96,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"precision {precision!r} does not exist; use some of {', '.join(PRECISIONS)}")
     for keep in args.keeps:
         TransferPlan(keep=keep)
-    try:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {args.out!r} cannot be made ({error.strerror}); give another folder") from error
+    make_folder(args.out)
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    args = _parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure as the command line says."""
     _check(args)
     import torch
     from tqdm import tqdm
@@ -122,7 +119,11 @@ def command(arguments: list[str] | None = None) -> None:
     runs = sweep(backend, references, args.context, args.horizon, args.scorers, args.keeps, args.precisions, scripts)
     total = len(args.scorers) * len(args.keeps) * len(args.precisions)
     points = list(tqdm(runs, total=total, unit="plan", disable=args.quiet, dynamic_ncols=True, leave=False))
-    table, picture = (Path(args.out) / name for name in ("sweep.csv", "sweep.png"))
+    table, picture = (args.out / name for name in ("sweep.csv", "sweep.png"))
     write_table(points, table)
     write_whole(picture, lambda draft: draw(points, draft))
     print(f"{len(references)} sessions, {total} plans: {table}, {picture}")
+
+
+# As many threads as torch likes: the model may be large.
+command = Command("python -m kvroam.kvbackend.sweep", __doc__, options, execute, torch=False)

@@ -16,12 +16,12 @@ import kvroam.envs
 from kvroam.envs.sim import cache
 
 SOURCES = Path(cache.__file__).parent
-LAW = "from .jit import borrowing\n\n\n@borrowing\ndef law(x):\n    return x + {}\n"
-MAIN = """from ..sim.jit import owning
+LAW = "from .jit import kernel\n\n\n@kernel\ndef law(x):\n    return x + {}\n"
+MAIN = """from ..sim.jit import entry
 from ..sim.law import law
 
 
-@owning
+@entry
 def main(x):
     return 10 * law(x)
 """
@@ -43,6 +43,8 @@ def tiny(tmp_path: Path) -> Path:
         (folder / "__init__.py").touch()
     for name in ("cache.py", "jit.py"):
         shutil.copy(SOURCES / name, package / "envs/sim")
+    for name in ("compat.py", "errors.py"):
+        shutil.copy(SOURCES.parents[1] / name, package)
     (package / "envs/sim/law.py").write_text(LAW.format(1))
     (package / "envs/task/main.py").write_text(MAIN)
     return package

@@ -164,11 +164,11 @@ def test_the_table_of_codecs_may_have_any_length():
 
 _DIGEST = """
 from dataclasses import replace
-from kvroam.agents.base import reactive_plans
-from kvroam.envs.base.core import HandoverCore
+from kvroam.agents.handover import reactive_plans
+from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
 config = resolve(None)
-core = HandoverCore(replace(config, scoring=replace(config.scoring, mode="none")))
+core = make_core(replace(config, scoring=replace(config.scoring, mode="none")))
 core.reset([5])
 for _ in range(100):
     core.step(reactive_plans(core.view, 2))
@@ -181,7 +181,7 @@ assert "numba" not in sys.modules
 from kvroam import compat
 assert not compat.numba_accepts("an_option_of_nobody")
 compat.numba_accepts = lambda option: False
-assert compat.numba_options() == {"cache": True}
+assert compat.numba_options() == {}
 """
 
 

@@ -105,20 +105,20 @@ def test_a_view_shows_the_queue_of_a_chunked_server(city, phy):
 
 
 @pytest.mark.parametrize("prefill", ["batch", "chunked"])
-def test_a_held_job_starts_when_its_hold_ends(city, phy, prefill):
+def test_a_delayed_job_starts_when_its_delay_ends(city, phy, prefill):
     bench = Bench(city, phy, compute=dict(prefill=prefill, chunk_tokens=5000))
-    bench.plan(0, medium=TOKEN, hold=0.07)
+    bench.plan(0, medium=TOKEN, prefill_delay_s=0.07)
     bench.hand_over(0, 1, 0.012)
     assert bench.until_resumed()["time_s"] == pytest.approx(0.07 + 0.102 + FIRST_TOKEN_S, **CLOSE)
 
 
-def test_a_hold_gathers_a_group_into_one_batch(city, phy):
+def test_a_delay_gathers_a_group_into_one_batch(city, phy):
     # As the paper's ctHO: the batch starts at the first cycle after the last handover of the group.
     bench = Bench(city, phy, ues=3)
     starts = (0.012, 0.055, 0.0888)
     for u in range(3):
         bench.put(u, context=1000.0 + 500 * u)
-        bench.plan(u, medium=TOKEN, hold=starts[-1])
+        bench.plan(u, medium=TOKEN, prefill_delay_s=starts[-1])
         bench.hand_over(u, 1, starts[u])
     bench.step(5)
     for u in range(3):
@@ -126,21 +126,21 @@ def test_a_hold_gathers_a_group_into_one_batch(city, phy):
     assert bench.total("gpu_s") == pytest.approx(0.202, **CLOSE)
 
 
-def test_every_plan_renews_or_releases_the_hold(city, phy):
+def test_every_plan_renews_or_ends_the_delay(city, phy):
     bench = Bench(city, phy)
-    bench.plan(0, target=1, medium=TOKEN, hold=0.1)
+    bench.plan(0, target=1, medium=TOKEN, prefill_delay_s=0.1)
     bench.step(5)
     assert bench.total("gpu_s") == 0.0
-    bench.plan(0, target=CONTINUE, hold=0.0)
+    bench.plan(0, target=CONTINUE, prefill_delay_s=0.0)
     bench.step()
     assert bench.total("gpu_s") == pytest.approx(0.102, **CLOSE)
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan])
-def test_a_hold_in_the_past_is_refused(city, phy, value):
+def test_a_delay_in_the_past_is_refused(city, phy, value):
     bench = Bench(city, phy)
-    bench.plan(0, hold=value)
-    with pytest.raises(ValueError, match="hold"):
+    bench.plan(0, prefill_delay_s=value)
+    with pytest.raises(ValueError, match="prefill_delay_s"):
         bench.step()
 
 

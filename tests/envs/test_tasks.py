@@ -23,6 +23,10 @@ from kvroam import envs
 from kvroam.envs import Core, Task
 from kvroam.envs.base import registry
 from kvroam.envs.base.spaces import sizes
+from kvroam.errors import ConfigError
+from kvroam.evaluation.report import write_results
+from kvroam.evaluation.results import evaluate
+from kvroam.experiment import Experiment, scenarios
 
 
 def _load(name: str) -> ModuleType:
@@ -288,3 +292,25 @@ def test_the_ego_view_lets_a_function_act_for_the_others() -> None:
     wrong = (int(env.core.task.count[0]) + 2) % 4
     _, reward, _, _, _ = env.step(np.array([wrong]))
     assert reward == -1.0 and env.core.reward[0].tolist() == [0.0, -1.0, 0.0]
+
+
+def test_a_task_is_evaluated_by_its_own_metrics_against_its_own_references(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_TASKS", {**registry._TASKS, "counting": f"{mini.__name__}:Counting"})
+    monkeypatch.setattr(mini.Counting, "references", ("perfect",))
+
+    def zero(view: Any) -> np.ndarray:
+        return np.zeros((view.num_envs, view.num_agents, 1), int)
+
+    results = evaluate(Experiment(mini.Settings()), {"perfect": mini.perfect, "zero": zero}, 2, 3)
+    assert results["config"]["task"] == "counting" and results["scoring"] is None
+    # Six steps meet every digit once or twice, so 0 is wrong four or five times.
+    found = {name: policy["episodes"] for name, policy in results["policies"].items()}
+    assert found["perfect"] == {"cost": [0.0, 0.0]} and set(found["zero"]["cost"]) <= {4.0, 5.0}
+    assert list(results["paired"]) == ["perfect"] and results["paired"]["perfect"]["zero"]["cost"]["mean"] >= 4.0
+    files = write_results(tmp_path, results)
+    assert set(files) == {"results.json", "table.md"}, "the figure is about metrics that this task lacks"
+    text = files["table.md"].read_text(encoding="utf-8")
+    assert "cost [1]" in text and "interruption" not in text
+    with pytest.raises(ConfigError, match="has no scenarios"):
+        scenarios("grid:counting")

@@ -8,6 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvroam.kvbackend import KVBackend
+from kvroam.kvbackend.embedded.model import load_model
+from kvroam.kvbackend.embedded.tokenizer import load_tokenizer
 
 VOCAB = 2048
 
@@ -60,6 +62,18 @@ def exact(model, oracle_model):
 def backend(model, oracle_model):
     """A backend that serves at 16 bits."""
     return KVBackend(copy.deepcopy(model), "tok")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The model that ships, and its tokenizer for transformers."""
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The tokenizer that ships, of the library tokenizers."""
+    return load_tokenizer()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from kvroam.kvbackend.embedded import (
     MAX_TOKENS,
     load_model,
     load_texts,
-    load_tokenizer,
     make_script,
     script_bank,
 )
@@ -36,18 +35,8 @@ QUESTION = re.compile(r"<ask>([a-z_]+)=(?=([0-9]{4})\n)")
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return load_model()
-
-
-@pytest.fixture(scope="module")
 def model(loaded):
     return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return load_tokenizer()
 
 
 @pytest.fixture(scope="module")

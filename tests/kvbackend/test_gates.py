@@ -84,13 +84,13 @@ def test_the_command_renews_page_and_manifest_of_reports_made_earlier(tmp_path, 
     changed = json.loads((folder / "report.json").read_text())
     changed["made"]["seed"] = 77
     (folder / "report.json").write_text(json.dumps(changed))
-    assert report_module.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 0
+    assert report_module.command.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 0
     assert "Seed 77 is shipped." in (tmp_path / "page.md").read_text(encoding="utf-8")
     assert read_manifest(folder)["files"]["report.json"] != read_manifest(ASSETS)["files"]["report.json"]
     (folder / "report.json").unlink()
     with pytest.raises(ModelError, match="without --measured"):
         read_reports(folder)
-    assert report_module.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 2
+    assert report_module.command.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -138,7 +138,7 @@ def test_the_command_writes_table_figure_and_page(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(pruning, "SITUATIONS", ("pending", "text"))
     monkeypatch.setattr(pruning, "page", lambda rows: json.dumps(rows))
     arguments = ["--out", str(tmp_path), "--scripts", "2", "--quiet"]
-    assert pruning.main(arguments) == 0
+    assert pruning.command.main(arguments) == 0
     rows = read_csv(tmp_path / "pruning.csv")
     assert [(r["situation"], r["scorer"], r["keep"]) for r in rows] == [
         (s, n, k) for s in ("pending", "text") for n in ("window", "oracle") for k in (1.0, 0.25)
@@ -147,10 +147,10 @@ def test_the_command_writes_table_figure_and_page(tmp_path, monkeypatch, capsys)
     assert json.loads((tmp_path / "pruning.md").read_text(encoding="utf-8")) == rows
     assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
     before = (tmp_path / "pruning.csv").read_bytes()
-    assert pruning.main([*arguments, "--measured"]) == 0
+    assert pruning.command.main([*arguments, "--measured"]) == 0
     assert (tmp_path / "pruning.csv").read_bytes() == before
-    assert pruning.main(["--out", str(tmp_path), "--scripts", "0"]) == 2
-    assert pruning.main(["--out", str(tmp_path / "absent"), "--measured"]) == 2
+    assert pruning.command.main(["--out", str(tmp_path), "--scripts", "0"]) == 2
+    assert pruning.command.main(["--out", str(tmp_path / "absent"), "--measured"]) == 2
     assert capsys.readouterr().err.count("\n") == 2
 
 

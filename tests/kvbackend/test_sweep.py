@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kvroam.commands import run as run_command
 from kvroam.errors import ConfigError
 from kvroam.files import write_whole
 from kvroam.kvbackend import TransferPlan
@@ -21,7 +20,7 @@ SMALL = ["--sessions", "3", "--context", "150", "--horizon", "60", "--quiet"]
 
 
 def run(*arguments: str) -> int:
-    return run_command("sweep", command.command, list(arguments))
+    return command.command.main(arguments)
 
 
 def read(folder) -> list[dict[str, str]]:

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import kvroam.kvbackend as package
+from kvroam.errors import KvroamError
 from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.embedded.manifest import ASSETS
 from kvroam.kvbackend.embedded.training import pruning, report, sample, train
-from kvroam.kvbackend.threads import spread, torch_threads
+from kvroam.kvbackend.threads import spread
+from kvroam.threads import torch_threads
 
 
 @pytest.fixture
@@ -33,11 +35,11 @@ def test_a_whole_handover_leaves_the_number_as_it_is(three_threads, model, token
         assert torch.get_num_threads() == 3
 
 
-def test_only_one_place_sets_it():
+def test_the_backend_never_sets_it():
     """What a test cannot run through is looked for in the text."""
     root = Path(package.__file__).parent
     setters = [path.name for path in root.rglob("*.py") if "set_num_" in path.read_text(encoding="utf-8")]
-    assert setters == ["threads.py"]
+    assert setters == []
 
 
 def test_the_bound_ends_with_the_block_also_when_it_fails(three_threads):
@@ -55,14 +57,14 @@ def test_commands_work_with_the_threads_they_were_given_and_put_them_back(three_
 
     def note(*_, **__):
         seen.append(torch.get_num_threads())
-        raise report.KvroamError("far enough")
+        raise KvroamError("far enough")
 
     for module, name in ((report, "full_report"), (sample, "sample_texts"), (train, "train"), (pruning, "measure")):
         monkeypatch.setattr(module, name, note)
-    assert report.main(["--folder", str(folder), "--threads", "2"]) == 2
-    assert sample.main(["--folder", str(folder)]) == 2
-    assert train.main(["--out", str(tmp_path / "run"), "--threads", "2"]) == 2
-    assert pruning.main(["--out", str(tmp_path / "pruning")]) == 2
+    assert report.command.main(["--folder", str(folder), "--threads", "2"]) == 2
+    assert sample.command.main(["--folder", str(folder)]) == 2
+    assert train.command.main(["--out", str(tmp_path / "run"), "--threads", "2"]) == 2
+    assert pruning.command.main(["--out", str(tmp_path / "pruning")]) == 2
     assert seen == [2, 1, 2, 1] and torch.get_num_threads() == 3
 
 

@@ -16,7 +16,6 @@ from kvroam.errors import ModelError
 from kvroam.kvbackend.embedded import (
     load_model,
     load_texts,
-    load_tokenizer,
 )
 from kvroam.kvbackend.embedded.keys import KeyBook
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
@@ -34,18 +33,8 @@ from .test_embedded import QUESTION, UNSEEN
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return load_model()
-
-
-@pytest.fixture(scope="module")
 def model(loaded):
     return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return load_tokenizer()
 
 
 # Training rows
@@ -169,7 +158,7 @@ def short_course(monkeypatch, tmp_path, tokenizer):
         out = tmp_path / name
         out.mkdir(exist_ok=True)
         shutil.copyfile(ASSETS / "tokenizer.json", out / "tokenizer.json")
-        return train.main(["--out", str(out), "--seed", "3", *args]), out
+        return train.command.main(["--out", str(out), "--seed", "3", *args]), out
 
     return run
 
@@ -202,6 +191,7 @@ def test_a_missed_gate_ends_the_training_with_one_line(short_course, monkeypatch
     code, out = short_course("missed")
     assert code == 2
     assert capsys.readouterr().err == (
+        "python -m kvroam.kvbackend.embedded.training.train: "
         "phase A: tables is 0.500, at least 0.9 is needed; train again with another --seed than 3\n"
     )
     assert json.loads((out / "training_log.json").read_text())["log"][-1]["tables"] == 0.5

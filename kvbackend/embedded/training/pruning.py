@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ....errors import ConfigError, KvroamError
-from ....files import write_whole
+from ....commands import Command, add_out, add_quiet, add_seed
+from ....errors import ConfigError
+from ....files import make_folder, write_whole
 from ...backend import KVBackend
 from ...scorers.table import SCORERS as SCORER_TABLE
 from ...settings import TransferPlan
 from ...sweep.choices import ORACLE, PER_HEAD, PRECISIONS
 from ...sweep.measure import hand_over, ranking
-from ...threads import torch_threads
 from ..scripts import SITUATIONS, script_bank
 from .cases import judged_at, moment
 from .intervals import drift_columns
@@ -150,32 +150,32 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     write_whole(path, lambda draft: draft.write_text(text.getvalue(), encoding="utf-8"))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; writes table, figure and page; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.training.pruning", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/pruning"), metavar="DIR", help="folder to write to")
-    parser.add_argument("--scripts", type=int, default=40, help="per situation")
-    parser.add_argument("--seed", type=int, default=2027, help="of the scripts")
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
+    add_out(parser, "runs/pruning", "pruning.csv, pruning.png and pruning.md")
+    parser.add_argument("--scripts", type=int, default=40, help="per situation (default: %(default)s)")
+    add_seed(parser, 2027, "of the scripts")
     parser.add_argument("--measured", action="store_true", help="draw figure and page of the table that --out holds")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(argv)
-    table, picture, text = (args.out / f"pruning.{end}" for end in ("csv", "png", "md"))
-    try:
-        if args.scripts < 1 or args.seed < 0:
-            raise ConfigError(f"--scripts {args.scripts} or --seed {args.seed} is too low; give 1 and 0 or more")
-        if not args.measured:
-            args.out.mkdir(parents=True, exist_ok=True)
-            with torch_threads(1):
-                write_csv(measure(KVBackend.load(device="cpu"), args.scripts, args.seed, args.quiet), table)
-        rows = read_csv(table)
-        write_whole(picture, lambda draft: draw(rows, draft))
-        write_whole(text, lambda draft: draft.write_text(page(rows), encoding="utf-8"))
-    except (KvroamError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{len(rows)} lines: {table}, {picture}, {text}")
-    return 0
+    add_quiet(parser)
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Write table, figure and page."""
+    if args.scripts < 1 or args.seed < 0:
+        raise ConfigError(f"--scripts {args.scripts} or --seed {args.seed} is too low; give 1 and 0 or more")
+    table, picture, text = (args.out / f"pruning.{end}" for end in ("csv", "png", "md"))
+    if not args.measured:
+        make_folder(args.out)
+        write_csv(measure(KVBackend.load(device="cpu"), args.scripts, args.seed, args.quiet), table)
+    elif not table.is_file():
+        raise ConfigError(f"{str(table)!r} does not exist; measure without --measured first")
+    rows = read_csv(table)
+    write_whole(picture, lambda draft: draw(rows, draft))
+    write_whole(text, lambda draft: draft.write_text(page(rows), encoding="utf-8"))
+    print(f"{len(rows)} lines: {table}, {picture}, {text}")
+
+
+command = Command("python -m kvroam.kvbackend.embedded.training.pruning", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main())

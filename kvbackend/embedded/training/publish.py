@@ -14,7 +14,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from ....errors import KvroamError, ModelError
+from ....commands import Command
+from ....errors import ModelError
 from ..manifest import ASSETS, write_manifest
 from . import report, sample
 from .network import build_model, write_model
@@ -57,21 +58,22 @@ def publish(run: Path, folder: Path) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.training.publish", description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--run", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--folder", type=Path, default=ASSETS, help="folder of the assets")
     parser.add_argument("--quick", action="store_true", help="examine a small sample")
-    args = parser.parse_args(argv)
-    try:
-        publish(args.run, args.folder)
-    except KvroamError as error:
-        print(error, file=sys.stderr)
-        return 2
-    target = ["--folder", str(args.folder)]
-    return sample.main(target) or report.main([*target, *(["--quick"] if args.quick else [])])
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Publish, sample the texts, and report."""
+    publish(args.run, args.folder)
+    target = ["--folder", str(args.folder)]
+    sample.command(target)
+    report.command([*target, *(["--quick"] if args.quick else [])])
+
+
+command = Command("python -m kvroam.kvbackend.embedded.training.publish", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main())

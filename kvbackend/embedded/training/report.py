@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from ....errors import KvroamError
+from ....commands import Command, add_seed, add_threads
 from ....files import write_whole
 from ...backend import KVBackend
 from ...settings import TransferPlan
-from ...threads import torch_threads
 from ..keys import KeyBook
 from ..manifest import ASSETS, read_manifest, write_manifest
 from ..model import MAX_TOKENS, load_model
@@ -135,33 +134,31 @@ def full_report(folder: Path, quick: bool, seed: int) -> dict[str, Any]:
     return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; writes `report.json`, the page and the manifest; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.training.report", description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--folder", type=Path, default=ASSETS, help="folder of the assets")
-    parser.add_argument("--seed", type=int, default=2026)
+    add_seed(parser, 2026, "of exams and scripts")
     parser.add_argument("--quick", action="store_true", help="a small sample, for a first look")
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser)
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the reports of the folder as Markdown")
     parser.add_argument("--measured", action="store_true", help="write page and manifest of reports made earlier")
-    args = parser.parse_args(argv)
-    try:
-        if not args.measured:
-            with torch_threads(args.threads):
-                result = full_report(args.folder, args.quick, args.seed)
-            text = json.dumps(result, indent=1) + "\n"
-            write_whole(args.folder / "report.json", lambda draft: draft.write_text(text))
-            for row in result["gates"]:
-                print(gate_line(row))
-        if args.page:
-            text = page(read_reports(args.folder))
-            write_whole(args.page, lambda draft: draft.write_text(text, encoding="utf-8"))
-        write_manifest(args.folder, read_manifest(args.folder).get("made", {}))
-    except KvroamError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Write `report.json`, the page and the manifest."""
+    if not args.measured:
+        result = full_report(args.folder, args.quick, args.seed)
+        text = json.dumps(result, indent=1) + "\n"
+        write_whole(args.folder / "report.json", lambda draft: draft.write_text(text))
+        for row in result["gates"]:
+            print(gate_line(row))
+    if args.page:
+        text = page(read_reports(args.folder))
+        write_whole(args.page, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_manifest(args.folder, read_manifest(args.folder).get("made", {}))
+
+
+command = Command("python -m kvroam.kvbackend.embedded.training.report", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main())

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....errors import KvroamError, ModelError
-from ...threads import torch_threads
+from ....commands import Command, add_seed
+from ....errors import ModelError
 from ..manifest import ASSETS, read_manifest, write_manifest
 from ..model import MAX_TOKENS, load_model
 from ..tokenizer import BOS, SPECIALS, VOCABULARY
@@ -98,30 +98,28 @@ class LoopGuard:
         self.tokens.append(token)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; writes `texts.npz` and renews the manifest; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.training.sample", description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--folder", type=Path, default=ASSETS, help="folder of the assets")
     parser.add_argument("--documents", type=int, default=96)
     parser.add_argument("--length", type=int, default=MAX_TOKENS - 1)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top", type=float, default=0.9, help="draw among the likeliest tokens of this probability")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args(argv)
-    try:
-        model, tokenizer = load_model(folder=args.folder)
-        with torch_threads(1):
-            texts = sample_texts(model, args.documents, args.length, args.temperature, args.seed, args.top)
-        np.savez_compressed(args.folder / "texts.npz", texts=texts)
-        made = read_manifest(args.folder).get("made", {})
-        chosen = {"documents": args.documents, "length": args.length, "temperature": args.temperature, "top": args.top}
-        write_manifest(args.folder, {**made, "texts": {**chosen, "seed": args.seed}})
-        print(tokenizer.decode(texts[0][:200].tolist()))
-    except KvroamError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    add_seed(parser, 1, "of the draws")
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Write `texts.npz` and renew the manifest."""
+    model, tokenizer = load_model(folder=args.folder)
+    texts = sample_texts(model, args.documents, args.length, args.temperature, args.seed, args.top)
+    np.savez_compressed(args.folder / "texts.npz", texts=texts)
+    made = read_manifest(args.folder).get("made", {})
+    chosen = {"documents": args.documents, "length": args.length, "temperature": args.temperature, "top": args.top}
+    write_manifest(args.folder, {**made, "texts": {**chosen, "seed": args.seed}})
+    print(tokenizer.decode(texts[0][:200].tolist()))
+
+
+command = Command("python -m kvroam.kvbackend.embedded.training.sample", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main())

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....errors import KvroamError, ModelError
-from ...threads import torch_threads
+from ....commands import Command, add_seed, add_threads
+from ....errors import ModelError
 from ..keys import KeyBook
 from ..tokenizer import load_tokenizer
 from .corpus import fingerprint, read_corpus
@@ -218,25 +218,23 @@ def train(out: Path, seed: int, minutes: float | None, last: str, resume: bool) 
         check_gates(phase.name, results, seed)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvroam.kvbackend.embedded.training.train", description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line."""
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and log")
-    parser.add_argument("--seed", type=int, default=1)
+    add_seed(parser, 1, "of weights and data")
     parser.add_argument("--minutes", type=float, help="end the last phase after this many minutes in all")
     names = [phase.name for phase in PHASES]
     parser.add_argument("--last", choices=names, default=names[-1], help="last phase to run")
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser)
     parser.add_argument("--resume", action="store_true", help="continue after the last finished phase in --out")
-    args = parser.parse_args(argv)
-    try:
-        with torch_threads(args.threads):
-            train(args.out, args.seed, args.minutes, args.last, args.resume)
-    except KvroamError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
+
+def execute(args: argparse.Namespace) -> None:
+    """Train as the command line says."""
+    train(args.out, args.seed, args.minutes, args.last, args.resume)
+
+
+command = Command("python -m kvroam.kvbackend.embedded.training.train", __doc__, options, execute)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main())
