@@ -38,7 +38,7 @@ def test_every_file_of_data_in_a_package_is_shipped() -> None:
                 for pattern in found]
     data = [path.relative_to(ROOT) for folder in ("configs", "envs", "kvbackend", "agents", "training", "evaluation")
             for path in (ROOT / folder).rglob("*.*")
-            if path.suffix not in (".py", ".pyc", ".nbi", ".nbc") and path.is_file()]
+            if path.suffix != ".py" and "__pycache__" not in path.parts and path.is_file()]
     assert len(data) > 40
     missing = [path for path in data
                if not any(fnmatch(str(path), str(folder / pattern)) for folder, pattern in patterns)]
