@@ -39,6 +39,21 @@ def numba_options() -> dict[str, Any]:
     return {"_nrt": False} if numba_accepts("_nrt") else {}
 
 
+def numba_caching() -> Any | None:
+    """The module in which numba keeps compiled functions, where it still has the classes that kvroam derives from.
+
+    Returns:
+        The module; None where it has changed. Functions are then compiled in every process.
+    """
+    try:
+        from numba.core import caching
+
+        found = caching.FunctionCache._impl_class, caching.CompileResultCacheImpl.get_filename_base, caching.NullCache
+    except (ImportError, AttributeError):
+        return None
+    return caching if all(found) else None
+
+
 def njit_cached(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` that keeps what it compiled on disk, where there is a folder to keep it in.
 
@@ -107,6 +122,19 @@ def attend_with(model: Any, name: str, function: Callable[..., Any]) -> None:
 
     AttentionInterface.register(name, function)
     model.set_attn_implementation(name)
+
+
+# Dr.Jit
+
+
+def drjit_llvm_version() -> tuple[int, ...]:
+    """The version of LLVM that Dr.Jit has loaded, e.g. (19, 1, 7); empty where this Dr.Jit does not tell."""
+    import drjit
+
+    try:
+        return tuple(int(number) for number in drjit.detail.llvm_version())
+    except (AttributeError, TypeError, ValueError):
+        return ()
 
 
 # Stable-Baselines3: a logger keeps the scalars of an update until the end of the next rollout, in fields without a

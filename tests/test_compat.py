@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvroam import compat
+from kvroam.envs.sim import cache
 from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.model import lean
 
@@ -27,6 +28,24 @@ def test_compiled_functions_are_kept_on_disk_where_that_is_possible_and_work_whe
         numba.njit(cache=True)(doubled)
     fresh = compat.njit_cached(nogil=True)(doubled)
     assert fresh(21) == 42 and fresh.targetoptions["nogil"]
+
+
+def test_a_numba_that_keeps_compiled_functions_elsewhere_is_noticed_and_nothing_is_kept(monkeypatch):
+    assert compat.numba_caching() is numba.core.caching
+    monkeypatch.delattr("numba.core.caching.FunctionCache._impl_class")
+    monkeypatch.delattr("numba.core.caching._Cache._impl_class", raising=False)
+    assert compat.numba_caching() is None
+    monkeypatch.setattr(cache, "_CACHING", None)
+    kernel = cache.keep(numba.njit(doubled))
+    assert kernel(21) == 42 and type(kernel._cache).__name__ == "NullCache"
+
+
+def test_a_drjit_that_does_not_tell_its_llvm_is_not_asked(monkeypatch):
+    drjit = pytest.importorskip("drjit")
+    monkeypatch.setattr(drjit, "detail", SimpleNamespace(llvm_version=lambda: (19, 1, "7")))
+    assert compat.drjit_llvm_version() == (19, 1, 7)
+    monkeypatch.setattr(drjit, "detail", SimpleNamespace())
+    assert compat.drjit_llvm_version() == ()
 
 
 def small_model() -> LlamaForCausalLM:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compat import drjit_llvm_version
 from ...errors import SceneError
 
 MIN_LLVM = 19
@@ -53,20 +54,18 @@ def require_ray_tracer() -> None:
         raise SceneError(f"Sionna RT cannot start ({str(error).splitlines()[0]}): {remedy}") from None
     if not str(mitsuba.variant()).startswith("llvm"):
         return
-    import drjit
-
-    version = drjit.detail.llvm_version()[0]
-    if version < MIN_LLVM:
-        raise SceneError(f"Sionna RT runs on LLVM {version}, {MIN_LLVM} is needed: {remedy}")
+    # The library that was found has been checked already; Dr.Jit may have loaded another one.
+    version = drjit_llvm_version()
+    if version and version[0] < MIN_LLVM:
+        raise SceneError(f"Sionna RT runs on LLVM {version[0]}, {MIN_LLVM} is needed: {remedy}")
 
 
 def llvm_version() -> str:
     """Version of the LLVM that traces rays, or the name of the Mitsuba variant on a GPU."""
-    import drjit
     import mitsuba
 
     variant = str(mitsuba.variant())
-    return ".".join(map(str, drjit.detail.llvm_version())) if variant.startswith("llvm") else variant
+    return ".".join(map(str, drjit_llvm_version())) if variant.startswith("llvm") else variant
 
 
 def scene_names() -> list[str]:

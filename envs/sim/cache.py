@@ -1,10 +1,10 @@
 """Compiled kernels that are kept between runs, and dropped when any source that went into them has changed.
 
 numba keeps what it compiled of a function and looks at that function's file only. But compiled code holds the code of
-every function that it calls: after a change in one file, a kernel of another file would go on running the old code. So
-the names of the kept files have a digest of all sources that a kernel may come from: those of envs/sim, and those of
-the folder of envs that the kernel is in. That holds wherever numba keeps them: beside the source, in NUMBA_CACHE_DIR,
-or in the user's cache folder.
+every function that it calls: after a change in one file, a kernel of another file would go on running the old code.
+So the names of the kept files have a digest of all sources that a kernel may come from: those of envs/sim, those of
+the folder of envs that the kernel is in, and the two files outside envs that kernels take constants from. That holds
+wherever numba keeps them: beside the source, in NUMBA_CACHE_DIR, or in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from numba.core import caching
+from ...compat import numba_caching
 
 _SIM = Path(__file__).parent
 _ENVS = _SIM.parent
+# What kernels take from outside envs: options of the compiler, and the widths that plans may name.
+_OUTSIDE = (_ENVS.parent / "compat.py", _ENVS.parent / "kvbackend" / "codecs" / "table.py")
 _DAMAGED = (EOFError, ValueError, pickle.UnpicklingError)
 _log = logging.getLogger(__name__)
+_CACHING: Any = numba_caching()
 
 
 def keep(kernel: Any, long: bool = False) -> Any:
@@ -33,7 +36,7 @@ def keep(kernel: Any, long: bool = False) -> Any:
         kernel: a function that numba compiles; one that it does not (NUMBA_DISABLE_JIT) is left as it is.
         long: whether the user should be told before it is compiled, because it takes so long.
     """
-    if not hasattr(kernel, "enable_caching"):
+    if _CACHING is None or not hasattr(kernel, "enable_caching"):
         return kernel
     try:
         kernel._cache = _KernelCache(kernel.py_func, long)
@@ -57,10 +60,12 @@ def _digest(folder: Path) -> str:
         for path in sorted(root.rglob("*.py")):
             total.update(path.relative_to(_ENVS).as_posix().encode() + b"\0")
             total.update(hashlib.sha256(path.read_bytes()).digest())
+    for path in filter(Path.exists, _OUTSIDE):
+        total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
 
 
-class _KernelImpl(caching.CompileResultCacheImpl):
+class _KernelImpl(_CACHING.CompileResultCacheImpl if _CACHING else object):  # type: ignore[misc]
     """Names the kept files after the sources."""
 
     def __init__(self, py_func: Any) -> None:
@@ -72,7 +77,7 @@ class _KernelImpl(caching.CompileResultCacheImpl):
         return f"{super().get_filename_base(fullname, abiflags)}-{self.stamp}"
 
 
-class _KernelCache(caching.FunctionCache):
+class _KernelCache(_CACHING.FunctionCache if _CACHING else object):  # type: ignore[misc]
     """numba's own cache under those names; a file that is damaged or cannot be written does no harm."""
 
     _impl_class = _KernelImpl
@@ -104,7 +109,7 @@ class _KernelCache(caching.FunctionCache):
             _drop_older(Path(self.cache_path), self._impl.stamp)
 
 
-class _NoCache(caching.NullCache):
+class _NoCache(_CACHING.NullCache if _CACHING else object):  # type: ignore[misc]
     """Where no folder can be written."""
 
     def __init__(self, long: bool) -> None:
