@@ -42,7 +42,7 @@ def tiny(tmp_path: Path) -> Path:
     for folder in (package, package / "envs"):
         (folder / "__init__.py").touch()
     for name in ("cache.py", "jit.py"):
-        shutil.copy(SOURCES / name, package / "envs/sim")
+        shutil.copyfile(SOURCES / name, package / "envs/sim" / name)
     (package / "envs/sim/law.py").write_text(LAW.format(1))
     (package / "envs/task/main.py").write_text(MAIN)
     return package
