@@ -51,7 +51,7 @@ def tiny(tmp_path: Path) -> Path:
 def environment(package: Path) -> dict[str, str]:
     """The variables of this process, without those that say where kernels are kept."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
-    return kept | {"PYTHONPATH": str(package.parent)}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(package.parent), *filter(None, [kept.get("PYTHONPATH")])])}
 
 
 def run(package: Path, program: str = PROGRAM, **settings: str) -> tuple[str, str]:
