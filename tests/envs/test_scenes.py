@@ -153,7 +153,8 @@ def test_unknown_name_lists_the_available_ones() -> None:
 
 def test_altered_asset_is_refused_with_both_checksums(tmp_path: Path) -> None:
     for suffix in ("npz", "json"):
-        shutil.copy(assets.ASSETS / f"simple_street_canyon.{suffix}", tmp_path)
+        name = f"simple_street_canyon.{suffix}"
+        shutil.copyfile(assets.ASSETS / name, tmp_path / name)
     npz = tmp_path / "simple_street_canyon.npz"
     assert scenes.load(npz).name == "simple_street_canyon"
     content = bytearray(npz.read_bytes())

@@ -42,9 +42,9 @@ def tiny(tmp_path: Path) -> Path:
     for folder in (package, package / "envs"):
         (folder / "__init__.py").touch()
     for name in ("cache.py", "jit.py"):
-        shutil.copy(SOURCES / name, package / "envs/sim")
+        shutil.copyfile(SOURCES / name, package / "envs/sim" / name)
     for name in ("compat.py", "errors.py"):
-        shutil.copy(SOURCES.parents[1] / name, package)
+        shutil.copyfile(SOURCES.parents[1] / name, package / name)
     (package / "envs/sim/law.py").write_text(LAW.format(1))
     (package / "envs/task/main.py").write_text(MAIN)
     return package
@@ -53,7 +53,7 @@ def tiny(tmp_path: Path) -> Path:
 def environment(package: Path) -> dict[str, str]:
     """The variables of this process, without those that say where kernels are kept."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
-    return kept | {"PYTHONPATH": str(package.parent)}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(package.parent), *filter(None, [kept.get("PYTHONPATH")])])}
 
 
 def run(package: Path, program: str = PROGRAM, **settings: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A small Llama with random weights, large enough that pruning its cache changes its predictions."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvroam.kvbackend import KVBackend
+from kvroam.kvbackend.embedded.manifest import ASSETS
 from kvroam.kvbackend.embedded.model import load_model
 from kvroam.kvbackend.embedded.tokenizer import load_tokenizer
 
@@ -74,6 +76,16 @@ def loaded():
 def tokenizer():
     """The tokenizer that ships, of the library tokenizers."""
     return load_tokenizer()
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A folder with the shipped files that can be written to, also where the checkout cannot."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for path in ASSETS.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    return folder
 
 
 @pytest.fixture

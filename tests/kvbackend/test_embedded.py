@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -42,13 +41,6 @@ def model(loaded):
 @pytest.fixture(scope="module")
 def bank():
     return script_bank(24, MAX_TOKENS, 7)
-
-
-@pytest.fixture
-def copied(tmp_path):
-    folder = tmp_path / "assets"
-    shutil.copytree(ASSETS, folder)
-    return folder
 
 
 # Files

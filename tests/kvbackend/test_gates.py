@@ -76,21 +76,17 @@ def test_the_page_is_that_of_the_shipped_reports():
     assert f"{first['value']:.4f} [{first['low']:.4f}, {first['high']:.4f}] n={first['count']}" in text
 
 
-def test_the_command_renews_page_and_manifest_of_reports_made_earlier(tmp_path, capsys):
-    folder = tmp_path / "assets"
-    folder.mkdir()
-    for path in ASSETS.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    changed = json.loads((folder / "report.json").read_text())
+def test_the_command_renews_page_and_manifest_of_reports_made_earlier(copied, tmp_path, capsys):
+    changed = json.loads((copied / "report.json").read_text())
     changed["made"]["seed"] = 77
-    (folder / "report.json").write_text(json.dumps(changed))
-    assert report_module.command.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 0
+    (copied / "report.json").write_text(json.dumps(changed))
+    assert report_module.command.main(["--folder", str(copied), "--measured", "--page", str(tmp_path / "page.md")]) == 0
     assert "Seed 77 is shipped." in (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert read_manifest(folder)["files"]["report.json"] != read_manifest(ASSETS)["files"]["report.json"]
-    (folder / "report.json").unlink()
+    assert read_manifest(copied)["files"]["report.json"] != read_manifest(ASSETS)["files"]["report.json"]
+    (copied / "report.json").unlink()
     with pytest.raises(ModelError, match="without --measured"):
-        read_reports(folder)
-    assert report_module.command.main(["--folder", str(folder), "--measured", "--page", str(tmp_path / "page.md")]) == 2
+        read_reports(copied)
+    assert report_module.command.main(["--folder", str(copied), "--measured", "--page", str(tmp_path / "page.md")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -1,7 +1,6 @@
 """torch's number of threads belongs to the program: the backend leaves it alone, commands put it back."""
 
 import copy
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 import kvroam.kvbackend as package
 from kvroam.errors import KvroamError
 from kvroam.kvbackend import KVBackend, TransferPlan
-from kvroam.kvbackend.embedded.manifest import ASSETS
 from kvroam.kvbackend.embedded.training import pruning, report, sample, train
 from kvroam.kvbackend.threads import spread
 from kvroam.threads import torch_threads
@@ -51,9 +49,8 @@ def test_the_bound_ends_with_the_block_also_when_it_fails(three_threads):
     assert torch.get_num_threads() == 3
 
 
-def test_commands_work_with_the_threads_they_were_given_and_put_them_back(three_threads, tmp_path, monkeypatch):
-    folder, seen = tmp_path / "assets", []
-    shutil.copytree(ASSETS, folder)
+def test_commands_work_with_the_threads_they_were_given_and_put_them_back(three_threads, copied, tmp_path, monkeypatch):
+    seen = []
 
     def note(*_, **__):
         seen.append(torch.get_num_threads())
@@ -61,8 +58,8 @@ def test_commands_work_with_the_threads_they_were_given_and_put_them_back(three_
 
     for module, name in ((report, "full_report"), (sample, "sample_texts"), (train, "train"), (pruning, "measure")):
         monkeypatch.setattr(module, name, note)
-    assert report.command.main(["--folder", str(folder), "--threads", "2"]) == 2
-    assert sample.command.main(["--folder", str(folder)]) == 2
+    assert report.command.main(["--folder", str(copied), "--threads", "2"]) == 2
+    assert sample.command.main(["--folder", str(copied)]) == 2
     assert train.command.main(["--out", str(tmp_path / "run"), "--threads", "2"]) == 2
     assert pruning.command.main(["--out", str(tmp_path / "pruning")]) == 2
     assert seen == [2, 1, 2, 1] and torch.get_num_threads() == 3
