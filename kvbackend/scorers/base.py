@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from .view import View
 
 
-class Scorer:
+class Scorer(ABC):
     """A way to rank cached tokens: those with the highest scores stay.
 
     A scorer is a frozen dataclass: its fields are its parameters. A new one is a file like its neighbours, and its name
@@ -21,9 +22,9 @@ class Scorer:
 
     name: ClassVar[str]
 
+    @abstractmethod
     def score(self, view: View) -> np.ndarray:
         """Scores of the rows of a view, float64 [n], or [L, Hkv, n] where heads choose for themselves."""
-        raise NotImplementedError
 
 
 def require_at_least(least: int, **values: int) -> None:
