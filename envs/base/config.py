@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ...settings.environment import environment
+from ...settings.loader import shipped
 
 C = TypeVar("C", bound="TaskConfig")
 
@@ -30,10 +31,12 @@ def resolve(kind: type[C], config: C | Mapping[str, Any] | str | Path | None, ov
     Args:
         kind: the settings' class.
         config: an instance, a mapping of its keys, the path of a YAML file, the name of a shipped one, or None (the
-            shipped file that has the name of the task). The sections `train` and `evaluate` of a file are left aside.
+            shipped file that has the name of the task, or else the defaults). The sections `train` and `evaluate` of a file are left aside.
         overrides: "key.sub=value", for files and names.
 
     Raises:
         ConfigError: unknown key, value out of range, file that does not exist, or the file of another task.
     """
+    if config is None and kind.task not in shipped():
+        config = {}
     return environment(kind, kind.task, config, overrides)

@@ -1,0 +1,72 @@
+"""Training, evaluation and the commands work with a task that they have never heard of: the miniature one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from kvroam import agents
+from kvroam.envs.base import registry
+from kvroam.evaluate import command as evaluate_command
+from kvroam.evaluate import evaluate
+from kvroam.experiment import build_experiment, file_class
+from kvroam.train import command as train_command
+
+SMALL = {"task": "counting", "players": 3, "train": {
+    "total_steps": 12_000, "num_envs": 8, "rollout_steps": 32, "batch_size": 64, "learning_rate": 0.003,
+    "gamma": 0.0, "hidden": [32]}}
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The miniature, registered as its own environment would be."""
+    path = Path(__file__).parent / "envs" / "miniature.py"
+    spec = importlib.util.spec_from_file_location("miniature_of_tests", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    registry.add("counting", f"{spec.name}:Counting")
+    file_class.cache_clear()
+    yield module
+    file_class.cache_clear()
+
+
+def test_a_policy_is_trained_and_beats_a_constant_one(counting: ModuleType, tmp_path: Path) -> None:
+    file, run = tmp_path / "counting.yaml", tmp_path / "run"
+    file.write_text(json.dumps(SMALL))
+    train_command(["--config", str(file), "--out", str(run), "--quiet"])
+    assert json.loads((run / "config.json").read_text())["task"] == "counting"
+
+    def zero(view) -> np.ndarray:
+        return np.zeros((view.num_envs, view.num_agents, 1), int)
+
+    results = evaluate(build_experiment(SMALL), [str(run), counting.perfect, zero], 4, 1000)
+    cost = {name: np.mean(found["episodes"]["cost"]) for name, found in results["policies"].items()}
+    assert cost["perfect"] == 0.0
+    assert cost["run"] < 0.5 * cost["zero"], cost
+    evaluate_command(["--config", str(file), "--policies", str(run), "--episodes", "2", "--quiet",
+                      "--out", str(tmp_path / "out")])
+    assert "cost" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_checkpoint_of_one_task_is_refused_in_another(counting: ModuleType, tmp_path: Path) -> None:
+    file, run = tmp_path / "counting.yaml", tmp_path / "run"
+    file.write_text(json.dumps(SMALL | {"train": SMALL["train"] | {"total_steps": 256}}))
+    train_command(["--config", str(file), "--out", str(run), "--quiet"])
+    with pytest.raises(ValueError, match="trained for task 'counting', this is 'handover'"):
+        agents.make(str(run), registry.config_class("handover")())
+
+
+def test_a_task_that_draws_nothing_says_so(counting: ModuleType) -> None:
+    env = counting.CountingEnv(render_mode="rgb_array")
+    with pytest.raises(ValueError, match="Counting draws nothing"):
+        env.reset(seed=0)
