@@ -31,7 +31,8 @@ def resolve(kind: type[C], config: C | Mapping[str, Any] | str | Path | None, ov
     Args:
         kind: the settings' class.
         config: an instance, a mapping of its keys, the path of a YAML file, the name of a shipped one, or None (the
-            shipped file that has the name of the task, or else the defaults). The sections `train` and `evaluate` of a file are left aside.
+            shipped file that has the name of the task, or else the defaults). The sections `train` and `evaluate` of
+            a file are left aside.
         overrides: "key.sub=value", for files and names.
 
     Raises:
