@@ -20,6 +20,7 @@ from kvroam.kvbackend.embedded import (
 from kvroam.kvbackend.embedded.keys import KeyBook
 from kvroam.kvbackend.embedded.manifest import ASSETS, read_manifest
 from kvroam.kvbackend.embedded.tokenizer import VOCABULARY
+from kvroam.kvbackend.embedded.training import publish as publish_module
 from kvroam.kvbackend.embedded.training import train
 from kvroam.kvbackend.embedded.training.corpus import read_corpus
 from kvroam.kvbackend.embedded.training.drills import block_row, generic_row, half_row, periodic, table_row
@@ -184,6 +185,19 @@ def test_a_training_can_be_published_and_loaded(short_course, tmp_path):
     assert read_manifest(tmp_path / "shipped")["made"]["seed"] == 3
     with pytest.raises(ModelError, match="train into it first"):
         publish(tmp_path / "nothing", tmp_path / "shipped")
+
+
+def test_publishing_samples_the_texts_and_then_reports(short_course, tmp_path, monkeypatch, capsys):
+    _, run = short_course("whole")
+    said = []
+    monkeypatch.setattr(publish_module.sample, "command", lambda arguments: said.append(("sample", arguments)))
+    monkeypatch.setattr(publish_module.report, "command", lambda arguments: said.append(("report", arguments)))
+    target = ["--folder", str(tmp_path / "shipped")]
+    assert publish_module.command.main(["--run", str(run), *target, "--quick"]) == 0
+    assert said == [("sample", target), ("report", [*target, "--quick"])]
+    (tmp_path / "file").touch()
+    assert publish_module.command.main(["--run", str(run), "--folder", str(tmp_path / "file" / "shipped")]) == 2
+    assert "cannot be made" in capsys.readouterr().err and len(said) == 2
 
 
 def test_a_missed_gate_ends_the_training_with_one_line(short_course, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ....commands import Command
 from ....errors import ModelError
+from ....files import make_folder
 from ..manifest import ASSETS, write_manifest
 from . import report, sample
 from .network import build_model, write_model
@@ -31,6 +32,7 @@ def publish(run: Path, folder: Path) -> None:
 
     Raises:
         ModelError: `run` holds no checkpoint.
+        ConfigError: `folder` cannot be made.
     """
     import torch
     from safetensors.torch import load_file
@@ -40,7 +42,7 @@ def publish(run: Path, folder: Path) -> None:
         raise ModelError(f"publish: {run} holds no training_log.json and phase_*.safetensors; train into it first")
     model = build_model(torch.float32)
     model.load_state_dict(load_file(run / f"phase_{done[-1]}.safetensors"), strict=False)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_model(model, folder)
     for name in ("tokenizer.json", "training_log.json"):
         shutil.copyfile(run / name, folder / name)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ....commands import Command, add_seed, add_threads
 from ....errors import ModelError
+from ....files import make_folder
 from ..keys import KeyBook
 from ..tokenizer import load_tokenizer
 from .corpus import fingerprint, read_corpus
@@ -181,11 +182,12 @@ def train(out: Path, seed: int, minutes: float | None, last: str, resume: bool) 
 
     Raises:
         ModelError: A gate was missed.
+        ConfigError: `out` cannot be made.
     """
     import torch
     from safetensors.torch import load_file, save_file
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     started = time.monotonic()
     deadline = None if minutes is None else started + 60 * minutes
     course = prepare(out)
