@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 
 from ..base.declare import Feature, indices
-from ..sim.jit import entry, kernel, parallel_entry
+from ..sim.jit import entry, inlined, kernel, parallel_entry
 from ..sim.predictor import HORIZON_S
 from .view import NetworkView
 from .world.engine import BLOCKS
@@ -106,7 +106,7 @@ def _observe_parallel(first, last, state, params, seen, out):
                  out)
 
 
-@kernel
+@inlined
 def _observe_one(e, state, params, seen, out):
     candidates, margin_db, wait_s, egress_queue, ingress_queue, free_memory, predicted_cell, predicted_s = seen
     p = params[0]

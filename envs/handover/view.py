@@ -12,7 +12,7 @@ import numpy as np
 
 from ..sim import predictor
 from ..sim.compute import next_cycle
-from ..sim.jit import entry, kernel, parallel_entry
+from ..sim.jit import entry, inlined, kernel, parallel_entry
 from .world.chunked import queue_s
 from .world.engine import BLOCKS, advance_one, allocate_scratch
 from .world.memory import session_bytes
@@ -276,7 +276,7 @@ def _pass_parallel(first, last, state, moving, plan, params, weight, every, know
               allocate_scratch(state.ue.shape[1], cells), predictor.allocate_scratch(cells))
 
 
-@kernel
+@inlined
 def _derive(e, state, params, strongest, derived):
     candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import allocating, kernel
+from .jit import allocating, inlined, kernel
 from .mobility import MapTables
 
 HORIZON_S, STEP_S = 5.0, 0.25
@@ -116,7 +116,7 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
     return -1, np.inf
 
 
-@kernel
+@inlined
 def predict_env(e, state, params, tables: MapTables, weight, every, cell, time_s, serving, scratch):
     """Bring the predictions of all UEs of environment `e` up to date, in place.
 
