@@ -17,6 +17,8 @@ fixed when it starts; the share can change each step.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ..base.declare import Part
@@ -50,7 +52,12 @@ def parts(config: ActionConfig) -> tuple[Part, ...]:
 
 def sizes(config: ActionConfig) -> list[int]:
     """Number of choices of each part."""
-    return [part.size for part in parts(config)]
+    return list(_sizes(config))
+
+
+@functools.cache
+def _sizes(config: ActionConfig) -> tuple[int, ...]:
+    return tuple(part.size for part in parts(config))  # the same at every step
 
 
 def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.ndarray:

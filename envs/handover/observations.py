@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 
 from ..base.declare import Feature, indices
-from ..sim.jit import entry, kernel, parallel_entry
+from ..sim.jit import entry, inlined, kernel, parallel_entry
 from ..sim.predictor import HORIZON_S
 from .view import NetworkView
 from .world.engine import BLOCKS
@@ -79,11 +79,11 @@ def features(candidates: int) -> tuple[Feature, ...]:
 def observe(view: NetworkView) -> np.ndarray:
     """Observations of all UEs, float32 [E, U, len(features)], a fresh array each call."""
     slots = view.candidates.shape[2]
-    out = np.zeros((view.num_envs, view.num_ues, len(OWN) + slots * len(SLOT)), np.float32)
+    out = np.empty((view.num_envs, view.num_ues, len(OWN) + slots * len(SLOT)), np.float32)
     write = _observe_parallel if view.sim.parallel() else _observe
     write(0, view.num_envs, view.sim.state, view.sim.params,
           (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
-           view.predicted_cell, view.predicted_in_s, view.free_memory_bytes), out)
+           view.free_memory_bytes, *view.known[:2]), out)
     return out
 
 
@@ -106,9 +106,9 @@ def _observe_parallel(first, last, state, params, seen, out):
                  out)
 
 
-@kernel
+@inlined
 def _observe_one(e, state, params, seen, out):
-    candidates, margin_db, wait_s, egress_queue, ingress_queue, predicted_cell, predicted_in_s, free_memory = seen
+    candidates, margin_db, wait_s, egress_queue, ingress_queue, free_memory, predicted_cell, predicted_s = seen
     p = params[0]
     ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
     movers = 0
@@ -144,13 +144,13 @@ def _observe_one(e, state, params, seen, out):
         row[OWN.egress_queue] = _share(egress_queue[e, source] / cell[source].egress_bps, TIME_UNIT_S)
         row[OWN.movers] = movers / ue.shape[0]
         row[OWN.server_wait] = _share(wait_s[e, me.server], TIME_UNIT_S)
-        row[OWN.predicted_in] = 1.0 - _share(predicted_in_s[e, u], HORIZON_S)
+        row[OWN.predicted_in] = 1.0 - _share(max(predicted_s[e, u] - now, 0.0), HORIZON_S)
         row[OWN.prompting] = me.prompt != NO_JOB
         for k in range(candidates.shape[2]):
-            c = candidates[e, u, k]
+            c, at = candidates[e, u, k], len(OWN) + k * len(SLOT)
             if c < 0:
+                row[at:at + len(SLOT)] = 0.0
                 continue
-            at = len(OWN) + k * len(SLOT)
             sink = 0 if p.pool == 1 else c
             row[at + SLOT.present] = 1.0
             row[at + SLOT.margin] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)

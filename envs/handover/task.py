@@ -90,11 +90,10 @@ class HandoverTask(Task):
 
     def advance(self, plans: np.ndarray) -> None:
         """Let one decision interval pass under `plans`, PLAN [E, U], and score what it did to the caches."""
-        self.sim.advance(plans)
+        self._network.advance(plans)
         if self.scorer is not None:
             self.scores = self.scorer.score(self.sim)
             self._kl = self.scorer.charged(self.scores)
-        self._network.refresh()
 
     def price(self) -> np.ndarray:
         """Reward terms of the last step, float64 [E, U, len(TERMS)]."""

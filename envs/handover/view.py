@@ -12,12 +12,12 @@ import numpy as np
 
 from ..sim import predictor
 from ..sim.compute import next_cycle
-from ..sim.jit import entry, kernel, parallel_entry
+from ..sim.jit import entry, inlined, kernel, parallel_entry
 from .world.chunked import queue_s
-from .world.engine import BLOCKS
+from .world.engine import BLOCKS, advance_one, allocate_scratch
 from .world.memory import session_bytes
 from .world.simulator import Simulator
-from .world.state import IDLE, INTERRUPTED, WAITING
+from .world.state import IDLE, INTERRUPTED, PLAN, WAITING, Tables
 
 
 class NetworkView:
@@ -40,10 +40,26 @@ class NetworkView:
         self._next_s = np.full(everybody, np.inf)
         self._weight = predictor.filter_weight_of_step(float(sim.params["filter_a"][0]), sim.interval_s)
         self._scratch = predictor.allocate_scratch.py_func(sim.num_cells)
+        self._strongest = np.full((*everybody, self._count), -1, np.int32)
+        self._no_plans = np.empty((0, 0), PLAN)
         self.refresh()
 
     def refresh(self) -> None:
-        """Recompute what is derived; called once per step by the environment."""
+        """Recompute what is derived, after a reset or when somebody else has advanced the simulator."""
+        self._pass(None)
+
+    def advance(self, plans: np.ndarray) -> None:
+        """`sim.advance` and `refresh`, environment by environment: each is read once while it is in the cache.
+
+        Raises:
+            ValueError: plans that cannot be followed (Simulator.advance).
+        """
+        self.sim.check(plans)
+        self._pass(plans)
+        self.sim.finish()
+
+    def _pass(self, plans: np.ndarray | None) -> None:
+        """One pass over the environments; without plans no time passes."""
         sim = self.sim
         shape = (self.num_envs, self.num_ues, self._count)
         self.candidates = np.empty(shape, np.int32)
@@ -52,15 +68,20 @@ class NetworkView:
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
-        known, derived = (self._next_cell, self._next_s, self._at_cell), (
-            self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits, self.ingress_queue_bits,
-            self.free_memory_bytes)
-        common = (0, self.num_envs, sim.state, sim.params, sim.tables.city, self._weight,
-                  predictor.refresh_intervals(sim.interval_s), known, derived)
+        derived = (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
+                   self.ingress_queue_bits, self.free_memory_bytes)
+        common = (0, self.num_envs, sim.state, plans is not None, self._no_plans if plans is None else plans,
+                  sim.params, self._weight, predictor.refresh_intervals(sim.interval_s), self.known, derived)
         if sim.parallel():
-            _refresh_parallel(*common)
+            _pass_parallel(*common, *sim.tables)
         else:
-            _refresh(*common, self._scratch)
+            _pass(*common, sim.tables, sim.scratch, self._scratch)
+
+    @property
+    def known(self) -> tuple[np.ndarray, ...]:
+        """What the next refresh builds on: of the predictor, next cell, absolute time of that handover [s], and cell at
+        the prediction [E, U]; the last ranking [E, U, K], which saves work and decides nothing."""
+        return self._next_cell, self._next_s, self._at_cell, self._strongest
 
     # time and network
     @property
@@ -234,23 +255,29 @@ class NetworkView:
 
 
 @entry
-def _refresh(first, last, state, params, tables, weight, every, known, derived, scratch):
-    next_cell, next_s, at_cell = known
+def _pass(first, last, state, moving, plan, params, weight, every, known, derived, tables: Tables, scratch, own):
+    next_cell, next_s, at_cell, strongest = known
     for e in range(first, last):
-        predictor.predict_env(e, state, params, tables, weight, every, next_cell, next_s, at_cell, scratch)
-        _derive(e, state, params, derived)
+        if moving:
+            advance_one(state.ue[e], state.cell[e], state.world[e], state.keys[e], state.rsrp_dbm[e],
+                        state.a3_since_s[e], state.flow[e], state.event[e], state.answer[e], plan[e], params, tables,
+                        scratch)
+        predictor.predict_env(e, state, params, tables.city, weight, every, next_cell, next_s, at_cell, own)
+        _derive(e, state, params, strongest, derived)
 
 
 @parallel_entry
-def _refresh_parallel(first, last, state, params, tables, weight, every, known, derived):
+def _pass_parallel(first, last, state, moving, plan, params, weight, every, known, derived, city, trace):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
-        _refresh(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params,
-                 tables, weight, every, known, derived, predictor.allocate_scratch(state.cell.shape[1]))
+        cells = state.cell.shape[1]
+        _pass(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, moving, plan,
+              params, weight, every, known, derived, Tables(city, trace),
+              allocate_scratch(state.ue.shape[1], cells), predictor.allocate_scratch(cells))
 
 
-@kernel
-def _derive(e, state, params, derived):
+@inlined
+def _derive(e, state, params, strongest, derived):
     candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
     p = params[0]
     cells, slots = state.cell.shape[1], candidates.shape[2]
@@ -276,23 +303,13 @@ def _derive(e, state, params, derived):
         if me.prompt == WAITING and me.phase != INTERRUPTED:
             work = p.prefill_a * me.prompt_tokens / cell[me.server].speed + p.prefill_b
             prefill_wait_s[e, me.server] = max(prefill_wait_s[e, me.server], work)
-        radio, serving = me.radio, state.rsrp_dbm[e, u, me.radio]
+        radio, power = me.radio, state.rsrp_dbm[e, u]
         candidates[e, u, 0], margin_db[e, u, 0] = radio if me.server != radio else -1, 0.0
-        weakest = -np.inf  # of the strongest
-        # One pass over the cells keeps the strongest in order; of equals the first stays ahead.
+        if not _still_strongest(power, radio, strongest[e, u]):
+            _rank(power, radio, strongest[e, u], margin_db[e, u])
         for k in range(1, slots):
-            candidates[e, u, k], margin_db[e, u, k] = -1, -np.inf
-        for c in range(cells):
-            power, k = state.rsrp_dbm[e, u, c], slots - 1
-            if not power > weakest or c == radio or k < 1:
-                continue
-            while k > 1 and power > margin_db[e, u, k - 1]:
-                candidates[e, u, k], margin_db[e, u, k] = candidates[e, u, k - 1], margin_db[e, u, k - 1]
-                k -= 1
-            candidates[e, u, k], margin_db[e, u, k] = c, power
-            weakest = margin_db[e, u, slots - 1]
-        for k in range(1, slots):
-            margin_db[e, u, k] = margin_db[e, u, k] - serving if candidates[e, u, k] >= 0 else 0.0
+            c = strongest[e, u, k]
+            candidates[e, u, k], margin_db[e, u, k] = c, power[c] - power[radio] if c >= 0 else 0.0
     for c in range(cells):
         free_memory_bytes[e, c] = cell[c].memory_bytes - free_memory_bytes[e, c] * session
         if p.chunked == 1:
@@ -300,3 +317,35 @@ def _derive(e, state, params, derived):
             continue
         start = next_cycle(max(now, cell[c].busy_until), p.cycle_s)
         prefill_wait_s[e, c] += start - now
+
+
+@kernel
+def _still_strongest(power, radio, strongest):
+    """Whether the cells strongest[1:] are the strongest ones but `radio`, in this order, with no two alike."""
+    weakest, count = np.inf, 0
+    for k in range(1, strongest.shape[0]):
+        c = strongest[k]
+        if c < 0 or c == radio or not power[c] < weakest:
+            return False
+        weakest = power[c]
+    for c in range(power.shape[0]):
+        count += power[c] >= weakest
+    return count - (power[radio] >= weakest) == strongest.shape[0] - 1
+
+
+@kernel
+def _rank(power, radio, strongest, ranked):
+    """Write the strongest cells but `radio` into strongest[1:], in order, -1 behind the last; of equals the first is
+    ahead. `ranked` is scratch."""
+    slots, weakest = strongest.shape[0], -np.inf
+    for k in range(1, slots):
+        strongest[k], ranked[k] = -1, -np.inf
+    for c in range(power.shape[0]):
+        k = slots - 1
+        if not power[c] > weakest or c == radio or k < 1:
+            continue
+        while k > 1 and power[c] > ranked[k - 1]:
+            strongest[k], ranked[k] = strongest[k - 1], ranked[k - 1]
+            k -= 1
+        strongest[k], ranked[k] = c, power[c]
+        weakest = ranked[slots - 1]

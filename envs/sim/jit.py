@@ -24,6 +24,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return keep(nb.njit(**_UNCOUNTED)(function))
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """`kernel` that becomes part of its caller before that is compiled: once instead of twice, with one caller."""
+    return keep(nb.njit(inline="always", **_UNCOUNTED)(function))
+
+
 def kernel_as(signature: str) -> Callable[[Callable[..., Any]], Any]:
     """`kernel` for arguments of these types only, to which others are converted; compiled at once."""
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import allocating, kernel
+from .jit import allocating, inlined, kernel
 from .mobility import MapTables
 
 HORIZON_S, STEP_S = 5.0, 0.25
@@ -64,13 +64,15 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
     serving = weakest = rsrp_dbm[u, radio]
     for c in range(cells):
         strongest[c] = -np.inf
-    row[0] = col[0] = -1
+    # First the whole way, then the map: one loop each, of which the first runs several steps at a time.
+    x, y, vx, vy, origin_x, origin_y, pitch_m = me.x, me.y, me.vx, me.vy, p.origin_x, p.origin_y, p.pitch_m
+    last_row, last_col = gain_db.shape[0] - 1, gain_db.shape[1] - 1
+    for k in range(STEPS + 1):
+        row[k] = min(max(int((y + vy * k * STEP_S - origin_y) / pitch_m + 0.5), 0), last_row)
+        col[k] = min(max(int((x + vx * k * STEP_S - origin_x) / pitch_m + 0.5), 0), last_col)
     for k in range(1, STEPS + 1):
-        r = int((me.y + me.vy * k * STEP_S - p.origin_y) / p.pitch_m + 0.5)
-        s = int((me.x + me.vx * k * STEP_S - p.origin_x) / p.pitch_m + 0.5)
-        row[k] = r = min(max(r, 0), gain_db.shape[0] - 1)
-        col[k] = s = min(max(s, 0), gain_db.shape[1] - 1)
-        if r == row[k - 1] and s == col[k - 1]:
+        r, s = row[k], col[k]
+        if k > 1 and r == row[k - 1] and s == col[k - 1]:
             continue
         weakest = min(weakest, base + gain_db[r, s, radio])
         for c in range(cells):
@@ -114,7 +116,7 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
     return -1, np.inf
 
 
-@kernel
+@inlined
 def predict_env(e, state, params, tables: MapTables, weight, every, cell, time_s, serving, scratch):
     """Bring the predictions of all UEs of environment `e` up to date, in place.
 

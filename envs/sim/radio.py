@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from .decibels import decibels, power_of
 from .jit import kernel
 from .mobility import MapTables
 from .params import RadioConfig
@@ -14,7 +14,6 @@ from .streams import RADIO, normals
 
 THERMAL_NOISE_DBM_HZ = -174.0
 SUBCARRIER_HZ = 30e3
-LOG_PER_DB = math.log(10.0) / 10.0
 
 
 @kernel
@@ -96,9 +95,7 @@ def update_links(ue, cell, p, tables: MapTables, gain_db, received, sharers):
         if ue[u].active:
             sharers[ue[u].radio] += 1
     for i in range(ues * cells):
-        gain_db[i] = (p.tx_power_dbm + gain_db[i]) * LOG_PER_DB
-    for i in range(ues * cells):
-        received[i] = math.exp(gain_db[i])
+        received[i] = power_of(p.tx_power_dbm + gain_db[i])
     noise_mw = 10.0 ** (p.noise_dbm / 10.0)
     for u in range(ues):
         me, first = ue[u], u * cells
@@ -110,9 +107,14 @@ def update_links(ue, cell, p, tables: MapTables, gain_db, received, sharers):
             else:
                 interference += power * cell[c].load
                 monitored += power * p.monitoring_load
-        me.sinr_db = 10.0 * math.log10(signal / interference)
-        me.monitor_db = 10.0 * math.log10(signal / monitored)
-        rate = p.bandwidth_hz / max(1, sharers[radio]) * efficiency(
+        # In the place of rows that are done.
+        gain_db[u], received[u] = signal / interference, signal / monitored
+    for u in range(ues):
+        gain_db[u], received[u] = decibels(gain_db[u]), decibels(received[u])
+    for u in range(ues):
+        me = ue[u]
+        me.sinr_db, me.monitor_db = gain_db[u], received[u]
+        rate = p.bandwidth_hz / max(1, sharers[me.radio]) * efficiency(
             tables.efficiency, p.sinr_low_db, p.sinr_step_db, me.sinr_db)
         me.air_s = min(p.max_air_s, p.token_payload_bits / rate) if rate > 0.0 else p.max_air_s
 

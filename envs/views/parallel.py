@@ -121,13 +121,13 @@ class ParallelView(ParallelEnv):
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         masks = self.core.masks()[0].astype(np.int8)
-        terms = self.core.terms[0].tolist()
-        further = {name: values[0].tolist() for name, values in self.core.task.info().items()}
+        further = self.core.task.info()
+        names = (*self._term_keys, *further)
+        columns = (*self.core.terms[0].T.tolist(), *(values[0].tolist() for values in further.values()))
         infos = {}
-        for i, agent in enumerate(self.agents):
-            info: dict[str, Any] = {"action_mask": masks[i].copy()}
-            info.update(zip(self._term_keys, terms[i], strict=True))
-            info.update((name, values[i]) for name, values in further.items())
+        for agent, mask, row in zip(self.agents, masks, zip(*columns, strict=True), strict=True):
+            info: dict[str, Any] = {"action_mask": mask.copy()}
+            info.update(zip(names, row, strict=True))
             infos[agent] = info
         return infos
 

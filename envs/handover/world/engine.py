@@ -14,7 +14,7 @@ import numpy as np
 
 from ...sim import cell_change, compute, mobility, radio, sessions
 from ...sim.backhaul import vary_capacities, weighted_fair_rates
-from ...sim.jit import allocating, entry, kernel, parallel_entry
+from ...sim.jit import allocating, entry, inlined, kernel, kernel_as, parallel_entry
 from ...sim.link_monitoring import monitor
 from ...sim.streams import (
     LINK_EGRESS,
@@ -72,26 +72,26 @@ def allocate_scratch(ues, cells):
                    np.zeros(1, FLOW))
 
 
-@kernel
-def spread(most, keys, c, what):
+@kernel_as("float64(float64, uint64, int64, int64)")
+def spread(most, key, c, what):
     """A factor of cell `c`, log-uniform in [1 / most, most]."""
-    return most ** (2.0 * uniform(keys[WORLD], c, what, 0) - 1.0)
+    return most ** (2.0 * uniform(key, c, what, 0) - 1.0)
 
 
-@kernel
+@inlined
 def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Tables, scratch: Scratch):
     """Begin an episode in one environment: cells, UEs on the streets, serving cells, sessions in mid-answer."""
     p = params[0]
     world.time_s, world.step, world.events, world.answers, world.period = 0.0, 0, 0, 0, 0
     for c in range(cell.shape[0]):
-        cell[c].memory_bytes = p.memory_bytes * spread(p.memory_spread, keys, c, SERVER_MEMORY)
-        cell[c].speed = spread(p.speed_spread, keys, c, SERVER_SPEED)
-        cell[c].egress_bps = p.capacity_bps * spread(p.capacity_spread, keys, c, LINK_EGRESS)
-        cell[c].ingress_bps = p.capacity_bps * spread(p.capacity_spread, keys, c, LINK_INGRESS)
+        cell[c].memory_bytes = p.memory_bytes * spread(p.memory_spread, keys[WORLD], c, SERVER_MEMORY)
+        cell[c].speed = spread(p.speed_spread, keys[WORLD], c, SERVER_SPEED)
+        cell[c].egress_bps = p.capacity_bps * spread(p.capacity_spread, keys[WORLD], c, LINK_EGRESS)
+        cell[c].ingress_bps = p.capacity_bps * spread(p.capacity_spread, keys[WORLD], c, LINK_INGRESS)
         cell[c].egress_nominal_bps, cell[c].ingress_nominal_bps = cell[c].egress_bps, cell[c].ingress_bps
         cell[c].busy_until = compute.IDLE_SERVER
     if p.variation > 1.0:
-        vary_capacities(cell, p, keys, 0)
+        vary_capacities(cell, p, keys, world.period)
     for u in range(ue.shape[0]):
         ue[u].server, ue[u].phase = -1, IDLE
     a3_since_s[:] = _NEVER
@@ -118,7 +118,7 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
     monitor(ue, p, 0.0)
 
 
-@kernel
+@inlined
 def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer, plan, params, tables: Tables,
                 scratch: Scratch):
     """Advance one environment by one decision interval under the plans [U]."""

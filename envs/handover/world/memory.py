@@ -32,7 +32,7 @@ def free_bytes(ue, cell, c, p):
 @kernel
 def has_room(ue, cell, c, p):
     """Whether one more session fits on server `c`."""
-    return free_bytes(ue, cell, c, p) >= session_bytes(p)
+    return free_bytes(ue, cell, np.int64(c), p) >= session_bytes(p)
 
 
 @kernel

@@ -53,7 +53,7 @@ def balanced_prefix(ue, u, cell, target, weight, bits_per_token, p, now_s):
     wait = next_cycle(max(now_s, cell[target].busy_until), p.cycle_s) - now_s
     overhead, per_token = p.prefill_b, p.prefill_a / cell[target].speed
     if p.chunked == 1:
-        wait, overhead = chunked.queue_s(ue, cell, target, p), 0.0
+        wait, overhead = chunked.queue_s(ue, cell, np.int64(target), p), 0.0
         per_token += p.prefill_b / p.chunk_tokens
     s_over_r = bits_per_token / rate
     prefix = np.floor((me.context * s_over_r - wait - overhead) / (per_token + s_over_r))

@@ -78,7 +78,7 @@ class Simulator:
             radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
             session_params(sessions, serving), server_params(serving, compute), link_params(backhaul),
             codec_values(PLAN_BITS, wire_bits or serving.kv_bits_per_token))
-        self._scratch = engine.allocate_scratch.py_func(num_ues, self.num_cells)
+        self.scratch = engine.allocate_scratch.py_func(num_ues, self.num_cells)
 
     def seed(self, env: int, seed: int, episode: int = 0) -> None:
         """Set the random streams of one environment to episode number `episode` of `seed`; reset it afterwards."""
@@ -88,7 +88,7 @@ class Simulator:
         """Begin a new episode in the given environments (default: all) from their present streams."""
         which = np.arange(self.num_envs) if envs is None else np.asarray(envs, dtype=np.int64)
         self.state.flow[which] = np.zeros((), FLOW)
-        engine.reset_some(which, self.state, self.params, self.tables, self._scratch)
+        engine.reset_some(which, self.state, self.params, self.tables, self.scratch)
         if self.link is not None:
             self.link(self.state)
 
@@ -105,14 +105,22 @@ class Simulator:
         Raises:
             ValueError: another shape or type, or a value outside its range (plans.check).
         """
+        self.check(plans)
+        if self.parallel():
+            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, *self.tables)
+        else:
+            engine.advance(0, self.num_envs, self.state, plans, self.params, self.tables, self.scratch)
+        self.finish()
+
+    def check(self, plans: np.ndarray) -> None:
+        """What comes before a step: plans that cannot be followed are refused."""
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
         check_plans(plans, self.num_cells, bool(self.params["policy_trigger"][0]))
-        if self.parallel():
-            engine.advance_parallel(0, self.num_envs, self.state, plans, self.params, *self.tables)
-        else:
-            engine.advance(0, self.num_envs, self.state, plans, self.params, self.tables, self._scratch)
+
+    def finish(self) -> None:
+        """What comes after a step: another law of the link, where there is one."""
         if self.link is not None:
             self.link(self.state)
 
