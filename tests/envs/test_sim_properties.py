@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.envs.handover.world.simulator import Simulator
-from kvroam.envs.handover.world.state import DETOUR, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
+from kvroam.envs.handover.world.state import DETOUR, FLOW, IDLE, INTERRUPTED, NO_JOB, OPENED, RESUMED, RUNNING, WAITING
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -124,8 +124,22 @@ def test_nothing_is_lost_overfull_or_in_two_places(city, phy, world):
     now_interrupted = np.where(ue["phase"] == INTERRUPTED, STEPS * STEP_S - ue["handover_s"], 0.0)
     assert flow["interruption_s"].sum(0) == pytest.approx(reported + now_interrupted, rel=1e-9, abs=1e-9)
     assert (flow["wasted_gpu_s"].sum(0) <= flow["gpu_s"].sum(0) + 1e-9).all()
-    assert flow["handovers"].sum() > 0 and flow["tokens"].sum() > 0
-    assert (flow["prompt_tokens"].sum() > 0) == (world["prompt"][0] > 0)
+    assert world["prompt"][0] > 0 or flow["prompt_tokens"].sum() == 0
     if world["places"] == 100:
         assert flow["refused"].sum() == 0
     assert not (ue["job"][ue["phase"] == IDLE] == WAITING).any()
+
+
+def test_these_worlds_are_restless(city, phy):
+    world = dict(topology="mesh", capacity_bps=2e9, variation=4.0, prefill="batch", chunk_tokens=64, cycle_s=0.01,
+                 places=3, memory_spread=1.4, prompt=(60.0, 0.8), think_shape=0.35, preset="qwen2.5-7b")
+    total = np.zeros(UES, FLOW)
+    for seed in range(4):
+        sim, _ = build(city, phy, world | {"seed": seed})
+        generator = np.random.default_rng(seed)
+        for _ in range(STEPS):
+            sim.advance(arbitrary_plans(generator, sim))
+            for name in FLOW.names:
+                total[name] += sim.state.flow[name][0]
+    for name in ("handovers", "tokens", "prompt_tokens", "bits_sent", "gpu_s", "interruption_s", "wasted_bits"):
+        assert total[name].sum() > 0, name
