@@ -104,6 +104,6 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
         neighbours = view.candidates[..., 1:] >= 0
         mask[..., 2:1 + config.candidates + 1] = neighbours
         mask[..., -1] = neighbours.any(axis=-1)
-        # Whoever changes cell chooses anew how its session follows.
+        # A UE that changes cell chooses again how its session follows.
         mask[..., size[0]:sum(size[:SHARE])] = True
     return mask

@@ -91,7 +91,7 @@ def finish_prompt(ue, u, p, trace, keys, flow):
 
 @kernel
 def interrupt_prompt(ue, u):
-    """Session `u` leaves its server: a prefill that runs there for its user was in vain and is queued again later."""
+    """Session `u` leaves its server: a prefill that runs there for its user is lost and is queued again later."""
     if ue[u].prompt == RUNNING:
         ue[u].prompt = WAITING
 

@@ -199,8 +199,8 @@ def change_cell(ue, u, plan, new_cell, cell, p, now_s, interval_s, flow):
 def complete(ue, p, now_s):
     """Set the instants of resumption once prefill and transfer are done; commit sessions that were detoured.
 
-    Interruption = max(radio interruption, prefill end, transfer end) + restore + first decode step (design, section
-    3). What arrived before the handover is restored already.
+    Interruption = max(radio interruption, prefill end, transfer end) + restore + first decode step (ours). What arrived
+    before the handover is restored already.
     """
     for u in range(ue.shape[0]):
         me = ue[u]

@@ -69,7 +69,7 @@ __all__ = [
     "allocate",
 ]
 
-# Phases of a session (design: idle, preparing, interrupted; `resumed` is the step from interrupted to idle).
+# Phases of a session; a session resumes when it goes from interrupted to idle.
 IDLE, PREPARING, INTERRUPTED = 0, 1, 2
 # Media of a migration.
 TOKEN, KV, SPLIT, DETOUR = 0, 1, 2, 3
