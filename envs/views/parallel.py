@@ -116,8 +116,8 @@ class ParallelView(ParallelEnv):
                                  f"{shape}") from None
 
     def _observations(self) -> dict[str, np.ndarray]:
-        rows = self.core.observe()[0]
-        return {agent: rows[i].copy() for i, agent in enumerate(self.agents)}
+        # Every call makes a new array, whose rows nobody else has.
+        return dict(zip(self.agents, self.core.observe()[0], strict=True))
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         masks = self.core.masks()[0].astype(np.int8)
@@ -126,7 +126,7 @@ class ParallelView(ParallelEnv):
         columns = (*self.core.terms[0].T.tolist(), *(values[0].tolist() for values in further.values()))
         infos = {}
         for agent, mask, row in zip(self.agents, masks, zip(*columns, strict=True), strict=True):
-            info: dict[str, Any] = {"action_mask": mask.copy()}
+            info: dict[str, Any] = {"action_mask": mask}
             info.update(zip(names, row, strict=True))
             infos[agent] = info
         return infos
