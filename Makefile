@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(READY)
 	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo --overwrite
 	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 8 --seed 1000 --out runs/demo \
-		--policies random tho cho ctho jmsra pallas token-aware runs/demo/ppo
+		--policies random tho cho ctho jmsra pallas token-aware constant:bits=4,when=early runs/demo/ppo
 
 test: $(READY)
 	$(BIN)/python -m pytest --durations=15
