@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba as nb
 import numpy as np
 
+from ..envs.sim.jit import allocating
 from ..envs.sim.streams import POLICY, uniform
 
 
@@ -39,8 +39,7 @@ class RandomPolicy:
         return self._decode(_choices(view.sim.state.keys[:, POLICY], step, self._masks(view), self._sizes), view)
 
 
-# Not cached on disk: compiled kernels of this folder would outlive a change of the streams.
-@nb.njit
+@allocating
 def _choices(keys, step, mask, sizes):
     """Actions, int64 [E, agents, parts]: one draw per agent (who), part (what) and step (count)."""
     actions = np.zeros((mask.shape[0], mask.shape[1], len(sizes)), np.int64)

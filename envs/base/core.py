@@ -19,7 +19,7 @@ class Core:
     Environment i seeded s + i equals a single one seeded s + i.
 
     Args:
-        task: what the environments are (`envs.base.registry.make_core` finds it by the settings).
+        task: what the environments are (`envs.base.make.make_core` finds it by the settings).
 
     Attributes:
         task: the task.
