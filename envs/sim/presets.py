@@ -46,39 +46,3 @@ GPUS: dict[str, Gpu] = {
     "a100": Gpu(2039e9, 312e12, 80e9),
     "h100": Gpu(3350e9, 989e12, 80e9),
 }
-
-
-class Preset(NamedTuple):
-    """One served model: its KV cache and its speed on one data-centre GPU."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    prefill_s_per_token: float  # a of p(L) = a L + b [s]
-    prefill_overhead_s: float  # b of p(L) = a L + b [s]
-    decode_tokens_per_s: float  # one session, undisturbed [token/s]
-
-
-# Qwen2.5-7B-Instruct: p(L) from arXiv 2603.28018, section V; decode rate ours.
-_MEASURED = Preset(*MODELS["qwen2.5-7b"][:3], 9.4267e-5, 2.4e-3, 30.0)
-
-
-def _estimate(name: str, weight_bits: int = 16) -> Preset:
-    """A model of which only the shape is published: its speeds are our estimate from those of Qwen2.5-7B.
-
-    Prefill is bound by arithmetic, so a grows with the parameters; decoding is bound by reading the weights, so the
-    rate falls with their bytes; b is the same.
-    """
-    model = MODELS[name]
-    size = model.parameters / MODELS["qwen2.5-7b"].parameters
-    return Preset(
-        model.layers, model.kv_heads, model.head_dim, _MEASURED.prefill_s_per_token * size,
-        _MEASURED.prefill_overhead_s, _MEASURED.decode_tokens_per_s / (size * weight_bits / 16))
-
-
-PRESETS: dict[str, Preset] = {
-    "qwen2.5-7b": _MEASURED,
-    "llama-3-8b": _estimate("llama-3-8b"),
-    "qwen3-14b": _estimate("qwen3-14b"),
-    "qwen3-32b": _estimate("qwen3-32b", weight_bits=4),
-}

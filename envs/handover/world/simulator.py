@@ -11,7 +11,7 @@ import numpy as np
 from ....errors import ConfigError, require
 from ...sim.backhaul import link_params
 from ...sim.cell_change import cell_change_params
-from ...sim.compute import codec_values, server_params
+from ...sim.compute import codec_values, memory_bytes, server_params
 from ...sim.mobility import map_params, map_tables, motion_params
 from ...sim.params import (
     PLAN_BITS,
@@ -28,6 +28,7 @@ from ...sim.sessions import SHORTEST_PAUSE_S, session_params
 from ...sim.streams import keys
 from ...sim.traces import Tracks
 from ...sim.workload import read_trace
+from ...sim import xn
 from . import engine
 from .plans import check as check_plans
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
@@ -72,7 +73,8 @@ class Simulator:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
                     f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
                     f"of the {num_ues} UEs (traces.tracks_of)")
-        self.tables = Tables(city=map_tables(scene, phy, tracks), trace=_scaled_trace(sessions))
+        self.tables = Tables(city=map_tables(scene, phy, tracks), trace=_scaled_trace(sessions), hops=xn.hops(
+            scene.gnb_xyz_m[:, :2]))
         self.params = parameters(
             PARAMS, map_params(scene), motion_params(mobility, num_ues, interval_s, tracks),
             radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
@@ -117,7 +119,7 @@ class Simulator:
         shape = (self.num_envs, self.num_ues)
         if plans.dtype != PLAN or plans.shape != shape:
             raise ValueError(f"plans are {plans.dtype} {plans.shape}: start from idle_plans{shape}")
-        check_plans(plans, self.num_cells, bool(self.params["policy_trigger"][0]))
+        check_plans(plans, self.num_cells, bool(self.params["policy_trigger"][0]), self.state.ue)
 
     def finish(self) -> None:
         """What comes after a step: another law of the link, where there is one."""
@@ -134,13 +136,13 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 
 
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
-    """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, and
-    between the openings of two sessions a whole script is decoded, however fast."""
+    """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, each time
+    the rest of its cache may follow, and between the openings of two sessions a whole script is decoded, however fast."""
     # Prompts may fill a script in no time, but each is followed by a token at least.
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
     if sessions.prompt_tokens[0] > 0:
         tokens = 1.0
-    return 4 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
+    return 8 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
 
 
 def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
@@ -160,9 +162,10 @@ def _require_room(num_ues: int, num_cells: int, sessions: SessionConfig, serving
                   compute: ComputeConfig) -> None:
     """Refuse servers whose memory does not hold the sessions of all UEs."""
     each = serving.kv_bits_per_token(16) / 8 * serving.context_scale * sessions.script_tokens
-    fit = num_cells * math.floor(compute.kv_memory_bytes / compute.memory_spread / each)
+    memory = memory_bytes(serving, compute)
+    fit = num_cells * math.floor(memory / compute.memory_spread / each)
     enough = compute.memory_spread * each * math.ceil(num_ues / num_cells)
     if fit < num_ues:
-        raise ConfigError(f"compute.kv_memory_bytes is {compute.kv_memory_bytes:g}, compute.memory_spread "
+        raise ConfigError(f"compute.kv_memory_bytes is {memory:g}, compute.memory_spread "
                           f"{compute.memory_spread:g}: {num_cells} servers may hold {fit} sessions of {each:g} bytes, "
                           f"but num_ues is {num_ues}; give each server {enough:g} bytes, or take fewer UEs")
