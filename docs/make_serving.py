@@ -104,8 +104,8 @@ def page() -> str:
         f"with 4-bit weights {roofline.DECODE_EFFICIENCY_QUANTISED:g}; "
         f"`overhead` {1e3 * roofline.ITERATION_OVERHEAD_S:g} ms.", "",
         "## Models and GPUs", "",
-        f"Iterations are with 1 and with {SESSIONS} sessions of {CONTEXT:,} tokens each; the last column is how many of",
-        "these fit into memory. Whether they fit is not asked in the other columns.", "",
+        f"Iterations are with 1 and with {SESSIONS} sessions of {CONTEXT:,} tokens each; the last column is how many",
+        "of these fit into memory. Whether they fit is not asked in the other columns.", "",
         f"| model | GPU | KV [KiB/token] | weights [GB] | prefill [token/s] | iteration, 1 [ms] | "
         f"iteration, {SESSIONS} [ms] | KV room [GB] | sessions |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -124,8 +124,8 @@ def page() -> str:
         "- For decoding on the H100 and for prefill on the L40S we found no rate that suits: those columns are the",
         "  formula, with the efficiencies of the other GPUs. Prefill on the H100 is optimistic: a vLLM server with",
         f"  Qwen3-14B takes [10,597 token/s]({GPUSTACK_H100}) (2,000 in and 100 out).",
-        "- Llama.cpp reaches 53 token/s with Llama-3-8B f16 on the A100 (SXM), far below vLLM with a model of that size;",
-        "  so its rates on GPUs with HBM are not used here.",
+        "- Llama.cpp reaches 53 token/s with Llama-3-8B f16 on the A100 (SXM), far below vLLM with a model of that",
+        "  size; so its rates on GPUs with HBM are not used here.",
         "- The paper behind p(L) does not name its GPU. Its slope is 161 TFLOP/s, 51.7 % of an A100: our guess.",
         "- Attention makes a prefill slower than its slope in long contexts, and a long cache is read less efficiently",
         "  than weights: compare the second row of decoding with the first.",

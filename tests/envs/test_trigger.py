@@ -91,7 +91,7 @@ def test_a_detour_leaves_the_session_where_it_is_and_going_back_is_a_pingpong_wi
     assert all(infos[a]["reward_pingpong"] == 0.0 for a in env.agents if a != "ue_0")
 
 
-def test_the_report_ends_when_the_leaving_condition_holds() -> None:
+def test_a_report_needs_the_entering_condition_until_it_triggers_and_then_ends_when_leaving_holds() -> None:
     core = make_core(replace(POLICY, episode_s=60.0))
     core.reset([1])
     radio, due, ended = POLICY.radio, [-1] * 8, 0
@@ -101,7 +101,9 @@ def test_the_report_ends_when_the_leaving_condition_holds() -> None:
         for u in range(8):
             cell = int(ue["fire_cell"][u])
             if cell >= 0:
-                assert rsrp[u, cell] - rsrp[u, ue["radio"][u]] - radio.a3_offset_db >= -radio.hysteresis_db
+                margin = rsrp[u, cell] - rsrp[u, ue["radio"][u]] - radio.a3_offset_db
+                triggered = core.view.handover_in_s[0, u] <= ue["phase_s"][u]
+                assert margin >= -radio.hysteresis_db if triggered else margin > radio.hysteresis_db
             ended += due[u] >= 0 and due[u] != cell
             due[u] = cell if core.view.handover_in_s[0, u] <= 0.0 else -1
     assert ended > 0
