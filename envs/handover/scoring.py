@@ -34,6 +34,7 @@ class Scores:
     measured: np.ndarray  # tokens of the measured model that were produced
     hot_hits: np.ndarray  # right answers about facts in recent use
     hot_total: np.ndarray
+    wrong: np.ndarray
     cold_hits: np.ndarray  # right answers about facts not asked for lately
     cold_total: np.ndarray
 

@@ -23,8 +23,8 @@ RADIO_S = 0.05  # radio interruption [s]
 REESTABLISHMENT_S = 0.2  # after a radio-link failure [s]
 LINK_BPS = 1e9
 # A 16-bit token is 2 * 28 * 4 * 128 * 16 bit; prefill 0.1 ms per token + 2 ms; decoding 25 token/s.
-SERVING = ServingConfig(prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, decode_tokens_per_s=25.0,
-                        restore_bytes_per_s=10e9)
+SERVING = ServingConfig(preset="qwen2.5-7b", prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, decode_tokens_per_s=25.0,
+                        restore_bytes_per_s=10e9, attach_s_per_token=0.0)
 KV_BITS = 458_752.0
 FIRST_TOKEN_S = 1 / 25.0
 
@@ -35,8 +35,8 @@ CALM = dict(
     sessions=SessionConfig(script_tokens=10**6, prompt_tokens=(0.0, 0.0), think_shape=1.0,
                            answer_tokens=(NEVER, 0.0)),
     serving=SERVING,
-    compute=ComputeConfig(speed_spread=1.0, kv_memory_bytes=1e15),
-    backhaul=BackhaulConfig(capacity_bps=LINK_BPS, capacity_spread=1.0),
+    compute=ComputeConfig(speed_spread=1.0, kv_memory_bytes=1e15, decode="alone", prefill="batch", chunk_tokens=512),
+    backhaul=BackhaulConfig(capacity_bps=LINK_BPS, capacity_spread=1.0, variation=1.0, forwarding=8),
 )
 
 
@@ -68,8 +68,8 @@ class Bench:
         """UE `u` is idle at cell `radio`, its session of `context` tokens at `server` (default: the same cell)."""
         me = self.ue[u]
         me["radio"], me["previous"] = radio, -1
-        me["server"] = me["target"] = radio if server is None else server
-        me["context"] = me["snapshot"] = me["shipped"] = context
+        me["server"] = me["target"] = me["origin"] = radio if server is None else server
+        me["context"] = me["held"] = me["snapshot"] = me["shipped"] = context
         me["streaming"], me["answer_left"], me["pause_left_s"] = streaming, NEVER, NEVER
 
     def plan(self, u: int, **fields: float) -> None:

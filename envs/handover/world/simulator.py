@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ....errors import ConfigError, require
+from ...sim import xn
 from ...sim.backhaul import link_params
 from ...sim.cell_change import cell_change_params
 from ...sim.compute import codec_values, memory_bytes, server_params
@@ -28,7 +29,6 @@ from ...sim.sessions import SHORTEST_PAUSE_S, session_params
 from ...sim.streams import keys
 from ...sim.traces import Tracks
 from ...sim.workload import read_trace
-from ...sim import xn
 from . import engine
 from .plans import check as check_plans
 from .state import CONTINUE, DETOUR, FLOW, PARAMS, PLAN, STAY, State, Tables, allocate
@@ -39,7 +39,7 @@ class Simulator:
 
     Args:
         scene: anything with path_gain_db [C, H, W], next_direction [D, H, W], destinations [D, 2], origin_m and
-            cell_size_m (kvroam.envs.scenes.Scene).
+            cell_size_m (kvroam.envs.scenes.Scene); without gnb_xyz_m [C, 3], all gNBs are one Xn hop apart.
         phy: anything with sinr_db [N] (uniform) and efficiency [N] (kvroam.envs.scenes.PhyTable).
         num_ues: UEs per environment.
         interval_s: decision interval [s].
@@ -73,8 +73,8 @@ class Simulator:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
                     f"tracks has {tracks.positions_m.shape[0]} UEs and {tracks.starts} starts: give one track for each "
                     f"of the {num_ues} UEs (traces.tracks_of)")
-        self.tables = Tables(city=map_tables(scene, phy, tracks), trace=_scaled_trace(sessions), hops=xn.hops(
-            scene.gnb_xyz_m[:, :2]))
+        self.tables = Tables(city=map_tables(scene, phy, tracks), trace=_scaled_trace(sessions),
+                             hops=_hops(scene, self.num_cells))
         self.params = parameters(
             PARAMS, map_params(scene), motion_params(mobility, num_ues, interval_s, tracks),
             radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
@@ -148,6 +148,12 @@ def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingC
 def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
     """The most answers of one UE that end in one step: a token each, but for the last one of a session."""
     return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / serving.decode_tokens_per_s))
+
+
+def _hops(scene, cells: int) -> np.ndarray:
+    """Xn hops between the gNBs of a scene, int64 [C, C]."""
+    sites_m = getattr(scene, "gnb_xyz_m", None)
+    return 1 - np.eye(cells, dtype=np.int64) if sites_m is None else xn.hops(sites_m[:, :2]).astype(np.int64)
 
 
 def _scaled_trace(sessions: SessionConfig) -> np.ndarray:
