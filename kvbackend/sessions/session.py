@@ -7,6 +7,7 @@ import torch
 
 from ...errors import ConfigError
 from .ledger import Lease
+from .parts import FirstPart, Held
 from .reference import Reference
 from .rows import Array, Rows
 
@@ -33,12 +34,16 @@ class Session:
         length: tokens fed so far, the position of the next one.
         failed: ids of answers in progress that already have a wrong token.
         monitor: keeps the attention of the newest queries, where it has been asked for.
+        part: the first part of a cache that arrives in two, until the next handover.
+        rest: what the source of that cache keeps for it, where source and target are one backend.
     """
 
     def __init__(self, reference: Reference, length: int, lease: Lease, rows: Rows | None = None) -> None:
         self.reference, self.length, self._lease = reference, length, lease
         self.failed: set[int] = set()
         self.monitor: Watcher | None = None
+        self.part: FirstPart | None = None
+        self.rest: Held | None = None
         self.closed = False
         self._rows: Rows | None = None
         self.degrade(rows)
@@ -92,6 +97,12 @@ class Session:
         own = self._rows.queries[max(start - first, 0) : stop - first]
         return own if start >= first else torch.cat([self.reference.queries[start:first], own])
 
+    def expect(self, part: FirstPart | None, rest: Held | None = None) -> None:
+        """Say what else of the cache may arrive, and let go of what was kept before."""
+        if self.rest is not None:
+            self.rest.release()
+        self.part, self.rest = part, rest
+
     def degrade(self, rows: Rows | None) -> None:
         """Put a degraded cache in place; None makes the session whole."""
         self._rows = rows
@@ -118,6 +129,7 @@ class Session:
         """Give the memory back; the session cannot be used any more."""
         self.closed = True
         self._rows = self.monitor = None
+        self.expect(None)
         self._lease.release()
 
 
