@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, KvroamError
 from .drift import Drift
 from .handing import Handovers
 from .model.forward import LanguageModel
 from .model.loading import load_network, tokenizer_fingerprint
+from .saving import resume, saved
 from .scorers.monitor import Monitor
 from .sessions.ledger import Ledger
 from .sessions.memo import Memo
@@ -98,26 +99,27 @@ class KVBackend(Handovers):
         """Measurements that `measure` remembered instead of computing them; 0 when it does not remember."""
         return 0 if self._memo is None else self._memo.hits
 
-    def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
+    def reference(self, tokens: Any, answer: Any = None, query: Any = None, fact: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.
 
         Args:
             tokens: int [S], at most `max_tokens`.
             answer: int [S], 0 no answer token, 1 hot, 2 cold; optional.
             query: int [S], which answer a token belongs to; optional, runs of equal marks by default.
+            fact: int [S], which fact a token states or answers, -1 for none; optional, without it no answer is strict.
 
         Raises:
             ConfigError: the script is unusable, or open sessions leave no memory for it.
         """
-        return self.references([(tokens, answer, query)])[0]
+        return self.references([(tokens, answer, query, fact)])[0]
 
     @torch.inference_mode()
     def references(self, scripts: Sequence[Any]) -> list[Reference]:
         """Prefill scripts in micro-batches.
 
         Args:
-            scripts: each an array or list of tokens, a tuple (tokens, answer, query) as for `reference`, or an object
-                with these attributes, such as the embedded model's `Script`.
+            scripts: each an array or list of tokens, a tuple (tokens, answer, query, fact) as for `reference`, or an
+                object with these attributes, such as the embedded model's `Script`.
         """
         checked = [check_script(self.llm, *_script_parts(item)) for item in scripts]
         keys = [content_key(*item) for item in checked]
@@ -143,7 +145,9 @@ class KVBackend(Handovers):
         return Session(reference, length, self._ledger.lease(reference))
 
     @torch.inference_mode()
-    def append(self, session: Session, tokens: Any, answer: Any = None, query: Any = None) -> Drift:
+    def append(
+        self, session: Session, tokens: Any, answer: Any = None, query: Any = None, fact: Any = None
+    ) -> Drift:
         """Continue a session freely: new tokens follow what it has read, and it reads them.
 
         The rest of its script, if any, is dropped; other sessions on the same script keep theirs. The first new token
@@ -153,7 +157,7 @@ class KVBackend(Handovers):
             The drift over the new tokens, as `advance` measures it.
         """
         check_open([session])
-        new = check_script(self.llm, tokens, answer, query)
+        new = check_script(self.llm, tokens, answer, query, fact)
         if session.length + len(new[0]) > self.max_tokens:
             raise ConfigError(
                 f"{session.length} + {len(new[0])} tokens exceed the model's {self.max_tokens}; open a new session"
@@ -169,11 +173,32 @@ class KVBackend(Handovers):
             self._ledger.require(session.rows.nbytes)
         rows = None if session.rows is None else session.rows.copy()
         twin = Session(session.reference, session.length, self._ledger.lease(session.reference), rows)
-        twin.failed = set(session.failed)
+        twin.failed, twin.lost_at = set(session.failed), session.lost_at
         twin.expect(session.part, None if session.rest is None else session.rest.copy())
         if session.monitor is not None:
             self.watch(twin)
         return twin
+
+    def save(self, session: Session) -> dict[str, Any]:
+        """A session as plain data, without its script and its monitor; a rest that is kept for it is in it."""
+        check_open([session])
+        return saved(session)
+
+    @torch.inference_mode()
+    def reopen(self, reference: Reference, data: dict[str, Any]) -> Session:
+        """The session that `save` has noted, on a reference of the same script.
+
+        Raises:
+            ConfigError: no memory left.
+        """
+        session = self.open(reference, data["length"])
+        try:
+            resume(session, data, self._ledger)
+            self._ledger.require(0)
+        except KvroamError:
+            session.close()
+            raise
+        return session
 
     @torch.inference_mode()
     def watch(self, session: Session) -> Monitor:
@@ -253,4 +278,6 @@ class KVBackend(Handovers):
 def _script_parts(item: Any) -> tuple[Any, ...]:
     if isinstance(item, tuple):
         return item
-    return (item.tokens, item.answer, item.query) if hasattr(item, "tokens") else (item,)
+    if not hasattr(item, "tokens"):
+        return (item,)
+    return (item.tokens, item.answer, item.query, getattr(item, "fact", None))

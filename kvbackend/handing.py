@@ -11,7 +11,7 @@ from .codecs.checksum import Buffer
 from .codecs.table import codec
 from .handover.backfill import Rest, merged, pending, refuse_pending, rest_of
 from .handover.budget import encode_within_bytes, within_tokens
-from .handover.ticket import Ticket
+from .handover.ticket import Ticket, keeps_all
 from .handover.transfer import Arrival, Migration, Unsent, receive, send, snapshot_of
 from .model.forward import LanguageModel
 from .sessions.ledger import Ledger, allocating
@@ -73,7 +73,8 @@ class Handovers:
             rows = Rows(arrival.kv, arrival.positions, start, own)
             left = 0 if unsent is None or unsent.kv is None else unsent.kv.numel() * unsent.kv.element_size()
             self._ledger.require(left + rows.nbytes - (0 if old is None else old.nbytes))
-        session.degrade(rows)
+        lossless = old is not None and keeps_all(session, arrival.kv, arrival.positions)
+        session.degrade(rows, None if lossless else session.length)
         if unsent is not None:
             rest = Rest(unsent, session.reference, self._ledger)
         session.expect(arrival.part, rest)

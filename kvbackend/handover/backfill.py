@@ -91,7 +91,7 @@ def pending(session: Session, what: str = "the session") -> FirstPart:
 def refuse_pending(sessions: list[Session]) -> None:
     """Raise ConfigError where a session that is to move still waits for the rest of its cache."""
     for i, session in enumerate(sessions):
-        if session.part is not None and session.part.state == PENDING:
+        if session.awaits_rest:
             raise ConfigError(
                 f"session {i} of {len(sessions)} waits for the rest of its cache; backfill it or call drop_rest, then "
                 "move it"

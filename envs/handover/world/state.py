@@ -39,11 +39,13 @@ from ...sim.streams import CONCERNS
 
 __all__ = [
     "ANSWER",
+    "BACKFILLED",
     "CANCEL",
     "CELL",
     "CONTINUE",
     "DETOUR",
     "DONE",
+    "DROPPED",
     "EVENT",
     "FLOW",
     "IDLE",
@@ -56,6 +58,7 @@ __all__ = [
     "PARAMS",
     "PLAN",
     "PREPARING",
+    "REPAIRED",
     "RESUMED",
     "RUNNING",
     "SPLIT",
@@ -78,8 +81,9 @@ MEDIA = ("token", "kv", "split", "detour")
 CONTINUE, CANCEL = -1, -2
 # Value of Plan.handover besides a cell number.
 STAY = -1
-# Kinds of event.
-RESUMED, OPENED = 1, 2
+# Kinds of event: a session decodes again elsewhere, or is a new one; the rest of its cache has arrived; its cache has
+# been rebuilt in place; the rest of its cache will not come.
+RESUMED, OPENED, BACKFILLED, REPAIRED, DROPPED = 1, 2, 3, 4, 5
 
 PLAN = np.dtype([
     ("target", "i4"),  # cell to prepare now; CONTINUE: no new preparation; CANCEL: drop the one under way
@@ -125,6 +129,7 @@ EVENT = np.dtype([
     ("medium", "i4"), ("keep", "f8"), ("bits", "i4"), ("prefix", "f8"), ("snapshot", "f8"),
     ("source", "i4"), ("target", "i4"), ("interruption_s", "f8"), ("ttft_s", "f8"), ("handed_over", "b1"),
     ("rlf", "b1"),  # the radio link failed in this interruption
+    ("rest", "b1"),  # of a RESUMED event: keep is the share of the transferred rows that came, the others may follow
 ])
 
 # One answer that was finished in this step: its UE, when, time to first token, tokens, and what they took in all.
