@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import ConfigError
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
-from .world.state import BACKFILLED, DETOUR, DROPPED, OPENED, REPAIRED, RESUMED
+from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 
 if TYPE_CHECKING:
     from ...kvbackend import KVBackend, Reference, Session
@@ -124,16 +124,13 @@ class KVScorer:
         groups: dict[int, list[tuple[int, np.void]]] = {}
         for e, event in batch:
             kind, u = int(event["kind"]), int(event["ue"])
-            if kind == OPENED:
-                stop[e, u] = self.length
-            elif kind != DROPPED:
-                stop[e, u] = self._position(event["context"])
+            stop[e, u] = self.length if kind == OPENED else self._position(event["context"])
             if kind != RESUMED or event["medium"] != DETOUR:
                 groups.setdefault(kind, []).append((e, event))
         self._advance(stop, scores)
         for e, event in groups.get(OPENED, ()):
             self._open(sim, e, event)
-        follow = {RESUMED: self._migrate, BACKFILLED: self._backfill, REPAIRED: self._repair, DROPPED: self._drop}
+        follow = {RESUMED: self._migrate, BACKFILLED: self._backfill, REPAIRED: self._repair}
         for kind, events in groups.items():
             if kind in follow:
                 follow[kind](events)
@@ -161,6 +158,8 @@ class KVScorer:
                 keep=float(event["keep"]), bits=int(event["bits"]),
                 prefix_tokens=int(self._position(event["prefix"])),
                 snapshot_tokens=int(self._position(event["snapshot"])), rest=bool(event["rest"])))
+        # A rest that has not come by now will not come any more.
+        self.backend.drop_rest([session for session in sessions if session.awaits_rest])
         self.backend.migrate(sessions, plans)
         for (e, event), session in zip(moved, sessions, strict=True):
             self._settle((e, int(event["ue"])), session)
@@ -178,10 +177,6 @@ class KVScorer:
         self.backend.repair([session for _, session in live])
         for key, session in live:
             self._settle(key, session)
-
-    def _drop(self, dropped: list[tuple[int, np.void]]) -> None:
-        """Give up the rests that will not come."""
-        self.backend.drop_rest([session for _, session in self._sessions_of(dropped) if session.awaits_rest])
 
     def _sessions_of(self, events: list[tuple[int, np.void]]) -> list[tuple[tuple[int, int], Session]]:
         """The sessions of these events whose cache is not whole, with their places."""
