@@ -96,6 +96,7 @@ class ScoringConfig:
     scope: Literal["sequence", "head"] = "sequence"  # what keeps tokens of its own: a session, or each layer and head
     situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
     script_seed: int = 0  # seed of the bank of session scripts
+    answers: Literal["teacher", "free"] = "teacher"  # sessions read right answers, or those they give
     drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes
     horizon: int = 64  # what drift: resume looks ahead [tokens of the measured model]
 
