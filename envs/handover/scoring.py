@@ -1,7 +1,8 @@
 """The score of a step: every session's real KV cache follows what the simulator did to it, and its drift is measured.
 
 A session whose cache is whole needs no forward pass: its drift is exactly 0, and whether it answers right was computed
-once with its script. A session that was pruned or quantised runs every token it produces through its own cache.
+once with its script. A session that was pruned or quantised runs every token it produces through its own cache, also
+when the rest of that cache has followed, since tokens that were produced in between have not seen it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ...errors import ConfigError
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
-from .world.state import DETOUR, OPENED, RESUMED
+from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 
 if TYPE_CHECKING:
     from ...kvbackend import KVBackend, Reference, Session
@@ -37,6 +38,9 @@ class Scores:
     wrong: np.ndarray
     cold_hits: np.ndarray  # right answers about facts not asked for lately
     cold_total: np.ndarray
+    strict_hits: np.ndarray  # right answers that only what survived the session's last lossy handover can give
+    strict_total: np.ndarray  # questions that ask for it: the fact was told before that handover, and never since
+    wrong: np.ndarray  # answers that the whole cache gets right and this cache gets wrong
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -77,6 +81,9 @@ class KVScorer:
         for batch in _rounds(sim):
             self._follow_events(sim, batch, scores)
         self._advance(self._position(sim.state.ue["context"]), scores)
+        sim.state.ue["healthy"] = True
+        for key in self._degraded:
+            sim.state.ue["healthy"][key] = False
         return scores
 
     def charged(self, scores: Scores) -> np.ndarray:
@@ -89,27 +96,18 @@ class KVScorer:
         return len(self._degraded)
 
     def save(self) -> dict[str, Any]:
-        """Which script every session reads, where it stands, and the caches that are not whole, as plain data."""
-        degraded = {key: _save_session(session) for key, session in self._degraded.items()}
+        """Which script every session reads, where it stands, and the caches that are not whole, as plain data.
+
+        The rests that may still follow are in it.
+        """
+        degraded = {key: self.backend.save(session) for key, session in self._degraded.items()}
         return {"script": self._script.copy(), "at": self._at.copy(), "degraded": degraded}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `save` returned."""
         self._script[:], self._at[:] = saved["script"], saved["at"]
-        self._degraded = {key: self._restore_session(int(self._script[key]), session)
+        self._degraded = {key: self.backend.reopen(self.references[self._script[key]], session)
                           for key, session in saved["degraded"].items()}
-
-    def _restore_session(self, script: int, saved: dict[str, Any]) -> Session:
-        import torch
-
-        from ...kvbackend.sessions import Rows
-
-        session = self.backend.open(self.references[script], saved["length"])
-        own = session.kv
-        kv, queries = (torch.from_numpy(np.ascontiguousarray(saved[name])).to(own.device) for name in ("kv", "queries"))
-        session.degrade(Rows(kv, saved["positions"], saved["own_start"], queries))
-        session.failed = set(saved["failed"])
-        return session
 
     @property
     def positions(self) -> np.ndarray:
@@ -123,30 +121,29 @@ class KVScorer:
     def _follow_events(self, sim: Simulator, batch: list[tuple[int, np.void]], scores: Scores) -> None:
         """Bring the sessions of one round of events to the event, then do what it did; one event per session."""
         stop = self._at.copy()
+        groups: dict[int, list[tuple[int, np.void]]] = {}
         for e, event in batch:
-            u = event["ue"]
-            stop[e, u] = self._position(event["context"]) if event["kind"] == RESUMED else self.length
+            kind, u = int(event["kind"]), int(event["ue"])
+            stop[e, u] = self.length if kind == OPENED else self._position(event["context"])
+            if kind != RESUMED or event["medium"] != DETOUR:
+                groups.setdefault(kind, []).append((e, event))
         self._advance(stop, scores)
-        moved = []
-        for e, event in batch:
-            if event["kind"] == OPENED:
-                self._open(sim, e, event)
-            elif event["medium"] != DETOUR:
-                moved.append((e, event))
-        if moved:
-            self._migrate(sim, moved)
+        for e, event in groups.get(OPENED, ()):
+            self._open(sim, e, event)
+        follow = {RESUMED: self._migrate, BACKFILLED: self._backfill, REPAIRED: self._repair}
+        for kind, events in groups.items():
+            if kind in follow:
+                follow[kind](events)
 
     def _open(self, sim: Simulator, e: int, event: np.void) -> None:
         u = int(event["ue"])
         session = self._degraded.pop((e, u), None)
         if session is not None:
             self.backend.close(session)
-        # The session before may have resumed in this very step, with a pruned cache.
-        sim.state.ue["healthy"][e, u] = True
         self._script[e, u] = sim.state.ue["script"][e, u]
         self._at[e, u] = self._position(event["context"])
 
-    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
+    def _migrate(self, moved: list[tuple[int, np.void]]) -> None:
         """Prune, encode, decode and restore the caches of all sessions that resumed elsewhere."""
         from ...kvbackend import TransferPlan
 
@@ -160,15 +157,39 @@ class KVScorer:
             plans.append(TransferPlan(
                 keep=float(event["keep"]), bits=int(event["bits"]),
                 prefix_tokens=int(self._position(event["prefix"])),
-                snapshot_tokens=int(self._position(event["snapshot"]))))
-        for (e, event), session, result in zip(moved, sessions, self.backend.migrate(sessions, plans), strict=True):
-            u = int(event["ue"])
-            sim.state.ue["healthy"][e, u] = result.whole
-            if result.whole:
-                self._degraded.pop((e, u), None)
-                self.backend.close(session)
-            else:
-                self._degraded[e, u] = session
+                snapshot_tokens=int(self._position(event["snapshot"])), rest=bool(event["rest"])))
+        # A rest that has not come by now will not come any more.
+        self.backend.drop_rest([session for session in sessions if session.awaits_rest])
+        self.backend.migrate(sessions, plans)
+        for (e, event), session in zip(moved, sessions, strict=True):
+            self._settle((e, int(event["ue"])), session)
+
+    def _backfill(self, arrived: list[tuple[int, np.void]]) -> None:
+        """Merge the rests that have arrived; where rounding to the measured model left none, there is nothing to do."""
+        live = [(key, session) for key, session in self._sessions_of(arrived) if session.awaits_rest]
+        self.backend.backfill([session for _, session in live])
+        for key, session in live:
+            self._settle(key, session)
+
+    def _repair(self, repaired: list[tuple[int, np.void]]) -> None:
+        """Rebuild caches in place; one that is whole, although its session moved lossily by the plan, stays so."""
+        live = self._sessions_of(repaired)
+        self.backend.repair([session for _, session in live])
+        for key, session in live:
+            self._settle(key, session)
+
+    def _sessions_of(self, events: list[tuple[int, np.void]]) -> list[tuple[tuple[int, int], Session]]:
+        """The sessions of these events whose cache is not whole, with their places."""
+        keys = [(e, int(event["ue"])) for e, event in events]
+        return [(key, self._degraded[key]) for key in keys if key in self._degraded]
+
+    def _settle(self, key: tuple[int, int], session: Session) -> None:
+        """Follow a session's own cache as long as it is not whole."""
+        if session.whole:
+            self._degraded.pop(key, None)
+            self.backend.close(session)
+        else:
+            self._degraded[key] = session
 
     def _advance(self, stop: np.ndarray, scores: Scores) -> None:
         """Let every session produce its tokens up to position `stop` [E, U]."""
@@ -182,9 +203,9 @@ class KVScorer:
             drift = self.backend.advance([self._degraded[key] for key in live], [int(count[key]) for key in live])
             at = tuple(np.array(live).T)
             whole[at] = 0
-            for name, values in (("kl", drift.kl), ("js", drift.js), ("delta_nll", drift.delta_nll),
-                                 ("top1", drift.matches), *((name, getattr(drift, name)) for name in _RECALL)):
-                getattr(scores, name)[at] += values
+            for name in scores.names():
+                if name != "measured":
+                    getattr(scores, name)[at] += getattr(drift, "matches" if name == "top1" else name)
         scores.top1 += whole
         seen = self._recall_before[self._script, self._at + whole] - self._recall_before[self._script, self._at]
         for i, name in enumerate(_RECALL):
@@ -197,7 +218,7 @@ class ResumeScorer(KVScorer):
 
     Or over what is left of its script. The tokens that follow are still fed through the cache and counted in the
     metrics, but not charged again. A session that moves twice within the horizon is charged twice: each charge is the
-    price of one arrival.
+    price of one arrival. An arrival is charged as its first part is: a rest that follows, or a repair, refunds nothing.
     """
 
     def __init__(self, config: HandoverConfig, num_envs: int) -> None:
@@ -214,8 +235,8 @@ class ResumeScorer(KVScorer):
         """KL over the horizon of the sessions that arrived in this step [E, U] [nat]."""
         return self._charge.copy()
 
-    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
-        super()._migrate(sim, moved)
+    def _migrate(self, moved: list[tuple[int, np.void]]) -> None:
+        super()._migrate(moved)
         keys = [(e, int(event["ue"])) for e, event in moved]
         live = [key for key in keys if key in self._degraded]
         if live:
@@ -228,14 +249,6 @@ def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
     if config.scoring.mode == "none":
         return None
     return (ResumeScorer if config.scoring.drift == "resume" else KVScorer)(config, num_envs)
-
-
-def _save_session(session: Session) -> dict[str, Any]:
-    rows = session.rows
-    assert rows is not None
-    return {"length": session.length, "failed": sorted(session.failed), "positions": rows.positions.copy(),
-            "own_start": rows.own_start, "kv": rows.kv.cpu().numpy().copy(),
-            "queries": rows.queries.cpu().numpy().copy()}
 
 
 @dataclass(frozen=True)
@@ -262,7 +275,7 @@ def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
     except ConfigError as error:
         raise ConfigError(f"sessions.script_tokens is {length}, scoring.situation {scoring.situation!r}: "
                           f"{error}") from error
-    references = backend.references([(s.tokens, s.answer, s.query) for s in scripts])
+    references = backend.references(scripts)
     return _Bank(backend, references, np.stack([_recall_before(r) for r in references]))
 
 

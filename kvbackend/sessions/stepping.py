@@ -5,7 +5,7 @@ from bisect import bisect_left
 import numpy as np
 import torch
 
-from ..drift import Drift, count_recall
+from ..drift import COLD, HOT, Drift, ended
 from ..model.divergence import divergences
 from ..model.forward import LanguageModel
 from .reference import Reference
@@ -111,5 +111,13 @@ def _recall(drift: Drift, i: int, session: Session, step: int, correct: np.ndarr
         right = session.reference.correct[lo:hi]
     else:
         right = [bool(correct[row - session.length]) for row in marks.rows[lo:hi]]
-    counts = count_recall(marks, lo, right, failed)
-    drift.hot_hits[i], drift.hot_total[i], drift.cold_hits[i], drift.cold_total[i] = counts
+    for entry, hit in ended(marks, lo, right, failed):
+        kind = marks.kinds[entry]
+        drift.hot_total[i] += kind == HOT
+        drift.hot_hits[i] += hit and kind == HOT
+        drift.cold_total[i] += kind == COLD
+        drift.cold_hits[i] += hit and kind == COLD
+        strict = marks.strict(entry, session.lost_at)
+        drift.strict_total[i] += strict
+        drift.strict_hits[i] += hit and strict
+        drift.wrong[i] += session.reference.answered[entry] and not hit
