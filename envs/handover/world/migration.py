@@ -230,7 +230,7 @@ def merge(ue, u, now_s, event):
     note(me, u, BACKFILLED, now_s, event)
     # Tokens decoded meanwhile keep what they saw; a cache is whole only if there are none, and nothing was lost before.
     me.healthy = me.bits == 16 and me.density >= 1.0 and me.context <= me.shipped
-    me.held = min(me.held + me.density * (1.0 - me.keep) * (me.snapshot - me.prefix), me.context)
+    me.held = me.context - (1.0 - me.density) * (me.snapshot - me.prefix)
     end_background(ue, u)
 
 
@@ -294,8 +294,7 @@ def resume(ue, u, hops, p, now_s, event):
         me.healthy = True
     elif (me.keep < 1.0 and me.prefix < me.snapshot) or me.bits < 16:
         me.healthy = False
-    me.held = min(me.prefix + me.keep * me.density * max(me.snapshot - me.prefix, 0.0) + me.context - me.snapshot,
-                  me.context)
+    me.held = me.context - (1.0 - me.keep * me.density) * (me.snapshot - me.prefix)
     me.server = me.target
     me.phase = IDLE
     if event.rest:

@@ -66,8 +66,8 @@ class Simulator:
         self.num_envs, self.num_ues, self.num_cells = num_envs, num_ues, len(scene.path_gain_db)
         self.threads, self.link = threads, link
         self.state: State = allocate(num_envs, num_ues, self.num_cells,
-                                     _events_per_ue(interval_s, sessions, serving),
-                                     _answers_per_ue(interval_s, serving))
+                                     _events_per_ue(interval_s, sessions, serving, compute),
+                                     _answers_per_ue(interval_s, serving, compute))
         _require_room(self.num_ues, self.num_cells, sessions, serving, compute)
         if tracks is not None:
             require(tracks.positions_m.shape[0] == num_ues and tracks.starts >= 1,
@@ -135,19 +135,24 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
     return plans
 
 
-def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig) -> int:
+def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig, compute: ComputeConfig) -> int:
     """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, each time
     the rest of its cache may follow, and between the openings of two sessions a whole script is decoded, however fast."""
     # Prompts may fill a script in no time, but each is followed by a token at least.
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
     if sessions.prompt_tokens[0] > 0:
         tokens = 1.0
-    return 8 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / serving.decode_tokens_per_s))
+    return 8 + math.ceil(interval_s / (SHORTEST_PAUSE_S + tokens / _fastest(serving, compute)))
 
 
-def _answers_per_ue(interval_s: float, serving: ServingConfig) -> int:
+def _answers_per_ue(interval_s: float, serving: ServingConfig, compute: ComputeConfig) -> int:
     """The most answers of one UE that end in one step: a token each, but for the last one of a session."""
-    return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / serving.decode_tokens_per_s))
+    return 2 + 2 * math.ceil(interval_s / (SHORTEST_PAUSE_S + 1.0 / _fastest(serving, compute)))
+
+
+def _fastest(serving: ServingConfig, compute: ComputeConfig) -> float:
+    """The most tokens per second that a session may decode, alone on the fastest server."""
+    return serving.decode_tokens_per_s * compute.speed_spread
 
 
 def _hops(scene, cells: int) -> np.ndarray:
