@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError
+from ...kvbackend.scorers.table import SCORERS
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
 from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
@@ -248,6 +249,15 @@ class ResumeScorer(KVScorer):
         if live:
             drift = self.backend.measure([self._own[key] for key in live], self.horizon)
             self._charge[tuple(np.array(live).T)] += drift.kl
+
+
+def ranking_tokens(scoring: ScoringConfig) -> float:
+    """Tokens of prefill that the servers spend on ranking each token that they read or write, as it comes.
+
+    A stated policy of theirs (ours): a ranking is then ready whenever a session must move in a part of its cache. It is
+    charged with scoring.mode none as well; a name that no scorer has is refused where scorers are made.
+    """
+    return SCORERS[scoring.scorer]().prefill_per_token if scoring.scorer in SCORERS else 0.0
 
 
 def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:

@@ -294,10 +294,11 @@ def decode_iterations(ue, cell, p, iteration_s):
     Roofline of a step that is bound by memory bandwidth; the contexts are those of this instant.
     """
     iteration_s[:] = p.iteration_s
-    if p.kv_token_s > 0.0:
+    ranking_s = p.ranking * p.prefill_a  # every new token is ranked in the iteration that follows it
+    if p.kv_token_s > 0.0 or ranking_s > 0.0:
         for u in range(ue.shape[0]):
             if ue[u].active:
-                iteration_s[ue[u].server] += p.kv_token_s * ue[u].held
+                iteration_s[ue[u].server] += ranking_s + p.kv_token_s * ue[u].held
     for c in range(cell.shape[0]):
         iteration_s[c] /= cell[c].speed
 

@@ -216,11 +216,11 @@ def complete(ue, cell, p, now_s, event, world):
 @kernel
 def iteration_s(ue, cell, c, p):
     """One decode iteration of server `c` with the sessions that decode there now [s]."""
-    resident = 0.0
+    total = p.iteration_s
     for u in range(ue.shape[0]):
         if ue[u].active and ue[u].server == c:
-            resident += ue[u].held
-    return (p.iteration_s + p.kv_token_s * resident) / cell[c].speed
+            total += p.ranking * p.prefill_a + p.kv_token_s * ue[u].held
+    return total / cell[c].speed
 
 
 @kernel
