@@ -207,7 +207,7 @@ METRICS = (
     Metric("requests", "1", "higher", "prompts whose answers ended within the episode", "requests",
            lambda meter, e: len(meter.requests[e])),
     Metric("request_ttft_s_mean", "s", "lower", "prompt to the first token of its answer, mean over requests",
-           "request TTFT", _of_requests(0, mean), "ms", 1e3, interval_from=32),
+           "request TTFT", _of_requests(0, mean), "ms", 1e3, interval_from=64),
     Metric("request_ttft_s_p95", "s", "lower", "the same, what 95 % of the requests stay below", "req. TTFT p95",
            _of_requests(0, p95), "ms", 1e3, interval_from=inf),
     Metric("request_tpot_s_mean", "s", "lower", "time per output token of a request, interruptions included, mean",
