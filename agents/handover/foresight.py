@@ -104,7 +104,7 @@ class Foresight(GreedyPlanner):
         time, cell = (np.take_along_axis(array, at, axis=-1)[..., 0] for array in (self._time, self._cell))
         in_s = np.maximum(time - view.time_s[:, None], 0.0)
         near = (passed < self._time.shape[-1]) & (in_s <= _REFRESH_S)
-        return np.where(near, cell, -1), np.where(near, in_s, np.inf), np.ones(near.shape, bool)
+        return np.where(near, cell, -1), np.where(near, in_s, np.inf), in_s < 0.3
 
     def sure(self, ahead_s) -> np.ndarray:
         """It comes."""

@@ -24,7 +24,6 @@ from ...envs.handover.world.state import (
     RESUME,
     SPLIT,
     TOKEN,
-    WAIT,
 )
 from ...errors import require
 from ..base import label
@@ -33,6 +32,7 @@ from .plans import can_repair, next_cell, reactive_plans
 
 _SURE_AT, _SURE_AHEAD = 0.95, 0.03  # how often a predicted handover comes, and what each second ahead takes from it
 _LATER_S = 0.5  # a preparation waits while it could as well begin so much later
+_MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
 _BACKGROUND = 0.5  # bandwidth weight of what follows
 
@@ -133,9 +133,7 @@ class GreedyPlanner:
         plans["weight"] = np.clip(1.0 / np.maximum(left_s, 0.1), 0.2, 10.0) * np.where(waiting, 1.0, 0.7)
         plans["backfill"] = _BACKGROUND * np.where(now["streaming"], 2.0, 1.0)
         within = (now["hops"][now["server"], next_cell(view)] <= view.forwarding_hops) & (view.forwarding_hops > 0)
-        # A user who thinks does not notice that the session waits, unless it takes long.
-        long = now["left"] > 0.5 * self._egress.mean(axis=1, keepdims=True)
-        plans["arrival"] = np.where(within, FORWARD, np.where(waiting | long, RESUME, WAIT))
+        plans["arrival"] = np.where(within, FORWARD, RESUME)
         able = can_repair(view)
         if not able.any():
             return
@@ -231,6 +229,7 @@ class GreedyPlanner:
             rate = np.minimum(self._egress[e, source], self._ingress[e, target])
             queue = np.maximum(now["queue_out"][e, source], now["queue_in"][e, target])
             flows = np.maximum(now["flows_out"][e, source], now["flows_in"][e, target])
+        rate = _MARGIN * rate
         context, iteration = now["context"][e, u], now["iteration_s"]
         talk_s = sessions.answer_tokens[0] * iteration[e, source]
         share = talk_s / np.maximum(talk_s + sessions.think_s, 1e-9)
