@@ -94,9 +94,10 @@ SESSION_PARAMS: Fields = [
     *_counts("scripts"),
 ]
 SERVER_PARAMS: Fields = [
-    # iteration_s: one decode iteration with no cache resident; kv_token_s: what each resident token adds to it
+    # iteration_s: one decode iteration with no cache resident; kv_token_s: what each resident token adds to it;
+    # ranking: tokens of prefill that a server spends on ranking every token that it reads or writes
     *_numbers("prefill_a", "prefill_b", "iteration_s", "kv_token_s", "restore_bps", "attach_token_s", "kv_bits_16",
-              "cycle_s", "speed_spread", "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
+              "ranking", "cycle_s", "speed_spread", "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
     *_counts("chunked"),
 ]
 LINK_PARAMS: Fields = [

@@ -10,7 +10,7 @@ import pytest
 from kvroam.envs.sim import roofline
 from kvroam.envs.sim.jit import kernel
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.presets import GPUS, MODELS, PRESETS
+from kvroam.envs.sim.presets import GPUS, MODELS
 
 PAGE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_serving.py"))
 
@@ -54,7 +54,21 @@ def test_prefill_is_as_fast_as_published(row) -> None:
 def test_models_have_the_published_cache_and_the_shape_that_is_served(name, kib) -> None:
     model, serving = MODELS[name], ServingConfig(preset=name)
     assert model.kv_bytes_per_token == kib * 1024 == serving.kv_bits_per_token(16) / 8
-    assert model[:3] == (serving.layers, serving.kv_heads, serving.head_dim) == PRESETS[name][:3]
+    assert model[:3] == (serving.layers, serving.kv_heads, serving.head_dim)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("gpu", GPUS)
+def test_a_server_is_as_fast_as_the_roofline_says_unless_it_is_told_otherwise(name, gpu) -> None:
+    model, device, serving = MODELS[name], GPUS[gpu], ServingConfig(preset=name, gpu=gpu)
+    weights = model.parameters * model.weight_bits / 8
+    bytes_per_s = roofline.decode_efficiency(model.weight_bits) * device.bandwidth_bytes_per_s
+    assert 1 / serving.decode_tokens_per_s == pytest.approx(roofline.ITERATION_OVERHEAD_S + weights / bytes_per_s)
+    assert serving.kv_read_s_per_token == pytest.approx(model.kv_bytes_per_token / bytes_per_s)
+    assert serving.prefill_s_per_token == pytest.approx(
+        2 * model.parameters / (roofline.PREFILL_EFFICIENCY * device.flops_per_s))
+    assert serving.kv_room_bytes == pytest.approx(roofline.MEMORY_SHARE * device.memory_bytes - weights)
+    assert ServingConfig(preset=name, gpu=gpu, decode_tokens_per_s=7.0).decode_tokens_per_s == 7.0
 
 
 def test_every_model_fits_every_gpu_and_no_gpu_advertises_more_than_dense_arithmetic() -> None:

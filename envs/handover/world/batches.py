@@ -29,18 +29,19 @@ def start_batch(ue, cell, c, p, now_s, flow):
             longest = max(longest, ue[u].prefix)
             total += ue[u].prefix
         if ue[u].server == c and prompt_waits(ue[u]):
-            longest = max(longest, ue[u].prompt_tokens)
-            total += ue[u].prompt_tokens
+            longest = max(longest, ue[u].prompt_tokens * (1.0 + p.ranking))
+            total += ue[u].prompt_tokens * (1.0 + p.ranking)
     duration = prefill_time(longest, p, cell[c].speed)
     for u in range(ue.shape[0]):
         me = ue[u]
         if joins(me, c, now_s):
             me.job = RUNNING
-            me.job_s = duration * me.prefix / total
-            flow[u].gpu_s += me.job_s
+            share = duration * me.prefix / total
+            me.job_s += share  # a repair takes several jobs
+            flow[u].gpu_s += share
         if me.server == c and prompt_waits(me):
             me.prompt = RUNNING
-            flow[u].prompt_gpu_s += duration * me.prompt_tokens / total
+            flow[u].prompt_gpu_s += duration * me.prompt_tokens * (1.0 + p.ranking) / total
     cell[c].busy_until = now_s + duration
 
 

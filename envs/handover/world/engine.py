@@ -257,7 +257,6 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         elif what == _RESUME:
             moved = migration.resume(ue, who, hops, p, now, event[world.events])
             world.events += 1
-            forward(ue, who, hops, p, flow)
             ue[who].prompt_since_s = now
             if moved and ue[who].opening:
                 # The whole context was rebuilt here: its prompt is answered.
@@ -295,10 +294,11 @@ def decode_iterations(ue, cell, p, iteration_s):
     Roofline of a step that is bound by memory bandwidth; the contexts are those of this instant.
     """
     iteration_s[:] = p.iteration_s
-    if p.kv_token_s > 0.0:
+    ranking_s = p.ranking * p.prefill_a  # every new token is ranked in the iteration that follows it
+    if p.kv_token_s > 0.0 or ranking_s > 0.0:
         for u in range(ue.shape[0]):
             if ue[u].active:
-                iteration_s[ue[u].server] += p.kv_token_s * ue[u].held
+                iteration_s[ue[u].server] += ranking_s + p.kv_token_s * ue[u].held
     for c in range(cell.shape[0]):
         iteration_s[c] /= cell[c].speed
 
@@ -332,15 +332,6 @@ def report(ue, u, hops, p, now_s, answer):
 
 
 @kernel
-def forward(ue, u, hops, p, flow):
-    """The stream of session `u` goes on after a change of cell: a longer way delays it, once."""
-    me = ue[u]
-    if me.streaming and me.ttft_s < _NEVER and me.server != me.radio:
-        longer = hops[me.server, me.radio] - (hops[me.server, me.previous] if me.previous >= 0 else 0)
-        flow[u].detour_s += p.hop_s * max(longer, 0)
-
-
-@kernel
 def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
     """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, users wait."""
     for f in range(owner.shape[0]):
@@ -367,13 +358,15 @@ def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
             flow[u].tokens += tokens
             flow[u].latency_s += elapsed
             flow[u].slow_s += max(0.0, elapsed - tokens * p.tpot_objective_s)
-            path = 0
-            if me.server != me.radio:
-                path = hops[me.server, me.radio]
-                flow[u].forwarded_bits += tokens * path * p.token_payload_bits
+            path = hops[me.server, me.radio]
+            flow[u].forwarded_bits += tokens * path * p.token_payload_bits
             if me.ttft_s == _NEVER:
                 me.ttft_s = now_s - me.asked_s + 1.0 / decode[u] + me.air_s + p.hop_s * path
-                flow[u].detour_s += p.hop_s * path
+                me.path = 0
+            if path != me.path:
+                # Every hop delays the stream, once; another one more when the way gets longer.
+                flow[u].detour_s += p.hop_s * max(path - me.path, 0)
+                me.path = path
 
 
 @kernel

@@ -216,11 +216,11 @@ def complete(ue, cell, p, now_s, event, world):
 @kernel
 def iteration_s(ue, cell, c, p):
     """One decode iteration of server `c` with the sessions that decode there now [s]."""
-    resident = 0.0
+    total = p.iteration_s
     for u in range(ue.shape[0]):
         if ue[u].active and ue[u].server == c:
-            resident += ue[u].held
-    return (p.iteration_s + p.kv_token_s * resident) / cell[c].speed
+            total += p.ranking * p.prefill_a + p.kv_token_s * ue[u].held
+    return total / cell[c].speed
 
 
 @kernel
@@ -230,7 +230,7 @@ def merge(ue, u, now_s, event):
     note(me, u, BACKFILLED, now_s, event)
     # Tokens decoded meanwhile keep what they saw; a cache is whole only if there are none, and nothing was lost before.
     me.healthy = me.bits == 16 and me.density >= 1.0 and me.context <= me.shipped
-    me.held = min(me.held + me.density * (1.0 - me.keep) * (me.snapshot - me.prefix), me.context)
+    me.held = me.context - (1.0 - me.density) * (me.snapshot - me.prefix)
     end_background(ue, u)
 
 
@@ -294,8 +294,7 @@ def resume(ue, u, hops, p, now_s, event):
         me.healthy = True
     elif (me.keep < 1.0 and me.prefix < me.snapshot) or me.bits < 16:
         me.healthy = False
-    me.held = min(me.prefix + me.keep * me.density * max(me.snapshot - me.prefix, 0.0) + me.context - me.snapshot,
-                  me.context)
+    me.held = me.context - (1.0 - me.keep * me.density) * (me.snapshot - me.prefix)
     me.server = me.target
     me.phase = IDLE
     if event.rest:

@@ -125,6 +125,7 @@ MIGRATION = [
     ("handover_s", "f8"), ("reattach_s", "f8"), ("resume_s", "f8"),
     ("felt_s", "f8"),  # of this interruption, so far: time in which its user waited for tokens
     ("rlf", "b1"),  # the radio link failed in this interruption
+    ("path", "i4"),  # Xn hops that the last token of this answer was forwarded over
 ]
 
 UE = np.dtype([*MOTION, *RADIO, *SESSION, *REQUEST, *PROMPT, *MIGRATION], align=True)
