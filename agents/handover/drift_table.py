@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import require
 from .drift_numbers import KL, WRONG
 
-SCORER = "window"  # the default of scoring.scorer; @head behind it for the scope head
+SCORER = "reconstruction@head"  # the default of scoring.scorer and scoring.scope
 
 
 def drift_per_token(keep, bits, scorer: str = SCORER) -> np.ndarray:
