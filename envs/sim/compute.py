@@ -12,6 +12,7 @@ from .jit import kernel
 from .params import ComputeConfig, ServingConfig
 
 IDLE_SERVER = -np.inf
+RANKED_AT_ONCE = 16.0  # tokens of a prompt that are ranked in one decode iteration of its session
 
 
 @kernel
@@ -36,6 +37,16 @@ def chunks(tokens, p):
 def work_s(tokens, p, speed):
     """GPU time of a job that is prefilled chunk by chunk: a per token, b per chunk [s]."""
     return p.prefill_a * tokens / speed + p.prefill_b * chunks(tokens, p)
+
+
+@kernel
+def share_of_iteration_s(me, p):
+    """What a session that decodes (a UE record) adds to each iteration of its server [s].
+
+    Its cache is read, and its newest token is ranked; tokens of prompts are ranked a few at a time behind the stream.
+    """
+    ranked = 1.0 + RANKED_AT_ONCE if me.unranked > 0.0 else 1.0
+    return p.kv_token_s * me.held + p.ranking * ranked * p.prefill_a
 
 
 @kernel

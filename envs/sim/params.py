@@ -221,7 +221,7 @@ class ComputeConfig:
 
     decode: Literal["shared", "alone"] = "shared"  # shared: every resident context slows every session; alone: none does
     prefill: Literal["chunked", "batch"] = "chunked"  # chunked: one job after the other, no cycle, no padding
-    chunk_tokens: int = 256  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
+    chunk_tokens: int = 128  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
     cycle_s: float = 0.01  # scheduling cycle T_c of arXiv 2603.28018 [s]
     speed_spread: float = 2.0  # server speeds per episode: log-uniform in [1/spread, spread] [1]
     decode_slowdown: float = 0.5  # share of its decode rate that a session loses while a batch is prefilled [1]

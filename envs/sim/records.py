@@ -40,6 +40,7 @@ SESSION: Fields = [
     # what the answer still needs while it streams [tokens], and what the user still thinks while it does not [s]
     ("streaming", "b1"), ("answer_left", "f8"), ("pause_left_s", "f8"),
     ("held", "f8"),  # tokens of the context whose KV the cache has; fewer than the context after pruning
+    ("unranked", "f8"),  # tokens of prompts that are not ranked yet
     ("healthy", "b1"),  # the cache is whole, as far as the scorer knows
 ]
 REQUEST: Fields = [

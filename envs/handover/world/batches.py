@@ -29,8 +29,8 @@ def start_batch(ue, cell, c, p, now_s, flow):
             longest = max(longest, ue[u].prefix)
             total += ue[u].prefix
         if ue[u].server == c and prompt_waits(ue[u]):
-            longest = max(longest, ue[u].prompt_tokens * (1.0 + p.ranking))
-            total += ue[u].prompt_tokens * (1.0 + p.ranking)
+            longest = max(longest, ue[u].prompt_tokens)
+            total += ue[u].prompt_tokens
     duration = prefill_time(longest, p, cell[c].speed)
     for u in range(ue.shape[0]):
         me = ue[u]
@@ -41,7 +41,7 @@ def start_batch(ue, cell, c, p, now_s, flow):
             flow[u].gpu_s += share
         if me.server == c and prompt_waits(me):
             me.prompt = RUNNING
-            flow[u].prompt_gpu_s += duration * me.prompt_tokens * (1.0 + p.ranking) / total
+            flow[u].prompt_gpu_s += duration * me.prompt_tokens / total
     cell[c].busy_until = now_s + duration
 
 

@@ -18,19 +18,16 @@ from .state import RUNNING, WAITING
 
 
 @kernel
-def job_tokens(ue, job, p):
-    """Tokens of a job: numbers below U are migrations to their target, u + U the prompt of UE u at its server.
-
-    A prompt is ranked as it is read.
-    """
+def job_tokens(ue, job):
+    """Tokens of a job: numbers below U are migrations to their target, u + U the prompt of UE u at its server."""
     ues = ue.shape[0]
-    return ue[job].prefix if job < ues else ue[job - ues].prompt_tokens * (1.0 + p.ranking)
+    return ue[job].prefix if job < ues else ue[job - ues].prompt_tokens
 
 
 @kernel
 def chunk_s(ue, job, p, speed):
     """Mean GPU time of one chunk of a job [s]."""
-    tokens = job_tokens(ue, job, p)
+    tokens = job_tokens(ue, job)
     return work_s(tokens, p, speed) / chunks(tokens, p)
 
 
@@ -58,7 +55,7 @@ def serve(ue, cell, p, now_s, iteration_s, head, share, since):
         job = head[c]
         if job < 0:
             continue
-        work = work_s(job_tokens(ue, job, p), p, cell[c].speed)
+        work = work_s(job_tokens(ue, job), p, cell[c].speed)
         if job < ues and ue[job].job == WAITING:
             ue[job].job, ue[job].job_left_s = RUNNING, work
         elif job >= ues and ue[job - ues].prompt == WAITING:
@@ -105,5 +102,5 @@ def queue_s(ue, cell, c, p):
         if me.server == c and me.prompt == RUNNING:
             total += me.prompt_left_s
         elif me.server == c and prompt_waits(me):
-            total += work_s(me.prompt_tokens * (1.0 + p.ranking), p, cell[c].speed)
+            total += work_s(me.prompt_tokens, p, cell[c].speed)
     return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...sim import sessions
-from ...sim.compute import next_cycle, wire_bits
+from ...sim.compute import next_cycle, share_of_iteration_s, wire_bits
 from ...sim.jit import kernel
 from . import chunked, memory
 from .state import (
@@ -219,7 +219,7 @@ def iteration_s(ue, cell, c, p):
     total = p.iteration_s
     for u in range(ue.shape[0]):
         if ue[u].active and ue[u].server == c:
-            total += p.ranking * p.prefill_a + p.kv_token_s * ue[u].held
+            total += share_of_iteration_s(ue[u], p)
     return total / cell[c].speed
 
 
