@@ -348,7 +348,7 @@ def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
             flow[u].late_s += max(0.0, now_s + elapsed - max(now_s, me.asked_s + p.ttft_objective_s))
         if not me.streaming:
             me.pause_left_s -= elapsed
-        elif decode[u] > 0.0:
+        elif decode[u] > 0.0 and elapsed > 0.0:
             tokens = min(me.answer_left, decode[u] * elapsed)
             first_s = now_s + min(elapsed, max(0.0, 1.0 - me.answer_tokens) / decode[u])
             if me.answer_tokens == 0.0:

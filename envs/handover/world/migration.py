@@ -218,7 +218,7 @@ def iteration_s(ue, cell, c, p):
     """One decode iteration of server `c` with the sessions that decode there now [s]."""
     resident = 0.0
     for u in range(ue.shape[0]):
-        if ue[u].active and ue[u].server == c:
+        if ue[u].streaming and ue[u].phase != INTERRUPTED and ue[u].server == c:
             resident += ue[u].held
     return (p.iteration_s + p.kv_token_s * resident) / cell[c].speed
 
