@@ -22,7 +22,7 @@ from .sim_bench import server_by_events
 from .test_sim_conservation import UES, Book, arbitrary_plans, reservations
 
 STEPS, STEP_S = 70, 0.1
-RATE, SPREAD = 200.0, 2.0
+RATE, SPREAD, AIR_S = 200.0, 2.0, 1e-3
 SPEED = dict(prefill_s_per_token=5e-5, decode_tokens_per_s=RATE)
 
 WORLDS = st.fixed_dictionaries(dict(
@@ -44,7 +44,7 @@ def build(city, phy, world: dict) -> tuple[Simulator, float]:
     each = serving.kv_bits_per_token(16) / 8 * 8.0 * 340
     sim = Simulator(
         city, phy, num_ues=UES, interval_s=STEP_S, serving=serving, sessions=sessions,
-        radio=RadioConfig(measurement_noise_db=4.0, time_to_trigger_s=0.05, a3_offset_db=0.0),
+        radio=RadioConfig(measurement_noise_db=4.0, time_to_trigger_s=0.05, a3_offset_db=0.0, max_air_s=AIR_S),
         mobility=MobilityConfig(convoy=3),
         compute=ComputeConfig(prefill=world["prefill"], decode=world["decode"], speed_spread=SPREAD, chunk_tokens=world["chunk_tokens"],
                               cycle_s=world["cycle_s"], memory_spread=world["memory_spread"],
@@ -70,9 +70,9 @@ def check_step(sim: Simulator, each: float, before: np.ndarray, k: int) -> None:
         assert (flow[name] >= 0).all() and np.isfinite(flow[name]).all(), name
     assert (flow["interruption_s"] <= STEP_S + 1e-9).all()
     assert (events["interruption_s"] >= 0.0).all() and (answers["ttft_s"] >= 1 / (SPREAD * RATE) - 1e-9).all()
-    # n tokens take at least n - 1 undisturbed steps from the first to the last.
+    # n tokens take at least n - 1 undisturbed steps from the first to the last, which may be on the air for less long.
     least_s = (answers["tokens"] - 1.0) / (SPREAD * RATE)
-    assert (answers["tokens"] > 0.0).all() and (answers["duration_s"] >= least_s - 1e-9).all()
+    assert (answers["tokens"] > 0.0).all() and (answers["duration_s"] >= least_s - AIR_S).all()
     # A link never carries more than its largest capacity, nor a server more GPU seconds than there are.
     links = cell["egress_nominal_bps"] * float(p["variation"])
     assert flow["bits_sent"].sum() <= (links[0] if p["pool"] else links.sum()) * STEP_S * (1 + 1e-9)
@@ -99,7 +99,8 @@ def check_step(sim: Simulator, each: float, before: np.ndarray, k: int) -> None:
     # Who waits for a prompt produces nothing; who has no cache sends nothing.
     assert not (ue["streaming"] & (ue["prompt"] != NO_JOB)).any()
     assert (ue["prompt"][ue["opening"]] != NO_JOB).all() and (ue["bits_left"][ue["opening"]] == 0.0).all()
-    assert (ue["prompt"][moving & (ue["phase"] == INTERRUPTED)] != RUNNING).all()
+    leaves = moving & (ue["phase"] == INTERRUPTED) & (ue["then"] == IDLE)
+    assert (ue["prompt"][leaves] != RUNNING).all()
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)

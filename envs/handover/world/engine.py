@@ -348,8 +348,11 @@ def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
             flow[u].late_s += max(0.0, now_s + elapsed - max(now_s, me.asked_s + p.ttft_objective_s))
         if not me.streaming:
             me.pause_left_s -= elapsed
-        elif decode[u] > 0.0:
+        elif decode[u] > 0.0 and elapsed > 0.0:
             tokens = min(me.answer_left, decode[u] * elapsed)
+            first_s = now_s + min(elapsed, max(0.0, 1.0 - me.answer_tokens) / decode[u])
+            if me.answer_tokens == 0.0:
+                me.path = 0
             me.answer_left -= tokens
             me.context += tokens
             me.held += tokens
@@ -360,9 +363,9 @@ def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
             flow[u].slow_s += max(0.0, elapsed - tokens * p.tpot_objective_s)
             path = hops[me.server, me.radio]
             flow[u].forwarded_bits += tokens * path * p.token_payload_bits
-            if me.ttft_s == _NEVER:
-                me.ttft_s = now_s - me.asked_s + 1.0 / decode[u] + me.air_s + p.hop_s * path
-                me.path = 0
+            # What is left of a script may be less than one token.
+            if me.ttft_s == _NEVER and (me.answer_tokens >= 1.0 - 1e-9 or me.answer_left <= 1e-9):
+                me.ttft_s = first_s - me.asked_s + me.air_s + p.hop_s * path
             if path != me.path:
                 # Every hop delays the stream, once; another one more when the way gets longer.
                 flow[u].detour_s += p.hop_s * max(path - me.path, 0)

@@ -218,7 +218,7 @@ def iteration_s(ue, cell, c, p):
     """One decode iteration of server `c` with the sessions that decode there now [s]."""
     total = p.iteration_s
     for u in range(ue.shape[0]):
-        if ue[u].active and ue[u].server == c:
+        if ue[u].streaming and ue[u].phase != INTERRUPTED and ue[u].server == c:
             total += share_of_iteration_s(ue[u], p)
     return total / cell[c].speed
 
