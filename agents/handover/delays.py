@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.handover.config import HandoverConfig, RewardConfig
+from ...envs.handover.config import HandoverConfig
 from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
-from . import drift_table
+from .drift_numbers import KL
+from .drift_table import SCORER, drift_per_token, wrong_per_token
 
 EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
@@ -75,10 +76,15 @@ class Situation:
     tokens_per_s: np.ndarray  # produced per second now, thinking included [token/s]
 
 
-def harm(keep, bits, price: RewardConfig) -> np.ndarray:
-    """Price of one measured token of a cache with that keep ratio and precision: its drift, and wrong answers [1]."""
-    return (price.drift * drift_table.drift_per_token(keep, bits)
-            + price.wrong * drift_table.wrong_per_token(keep, bits))
+def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
+    """Price of one measured token of a cache with that keep ratio and precision: its drift, and wrong answers [1].
+
+    As measured for the configured scorer, or for the default one where that was not measured.
+    """
+    ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
+    ranks = ranks if ranks in KL else SCORER
+    return (config.reward.drift * drift_per_token(keep, bits, ranks)
+            + config.reward.wrong * wrong_per_token(keep, bits, ranks))
 
 
 def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
@@ -135,7 +141,7 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     when = int(np.ravel(option.when)[0])
     radio, scale = config.radio.interruption_s, serving.context_scale
     floor = price.interruption * s.waits * np.where(s.behind, 0.0, radio + s.iteration_s)
-    old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, price) * (s.density < 1.0)
+    old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
     answers = 1.0 + s.rest / np.maximum(config.sessions.answer_tokens[0], 1.0)
     if when == STAY:
         return floor + price.detour * s.delay_s * answers + old * s.rest / scale
@@ -153,12 +159,12 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     fair = s.rate_bps / (1.0 + s.flows)
     suffix = 1.0 - prefix / np.maximum(s.context, 1.0)
     fills = option.backfill > 0.0
-    final = suffix * np.maximum(harm(1.0, option.bits, price), old)
+    final = suffix * np.maximum(harm(1.0, option.bits, config), old)
 
     def degraded(keep, rest_s):
         """Price of the tokens that a cache with `keep` of its rows produces until the rest is there."""
         some = np.where(fills, np.minimum(s.tokens_per_s * rest_s, s.rest), s.rest)
-        lossy = suffix * np.maximum(harm(keep, option.bits, price), old)
+        lossy = suffix * np.maximum(harm(keep, option.bits, config), old)
         return (lossy * some + np.where(fills, final * (s.rest - some), 0.0)) / scale
 
     after = degraded(option.keep, (rows - bits) / fair)

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import require
 from .drift_numbers import KL, WRONG
 
-SCORER = "window"  # the default of scoring.scorer; @head behind it for the scope head
+SCORER = "reconstruction@head"  # the default of scoring.scorer and scoring.scope
 
 
 def drift_per_token(keep, bits, scorer: str = SCORER) -> np.ndarray:
@@ -51,16 +51,3 @@ def _interpolated(tables, keep, bits, scorer: str) -> np.ndarray:
         found = np.interp(keep, ratios, [table[k, precision] for k in ratios])
         result = np.where(bits == precision, found, result)
     return result
-
-
-# keep: wrong answers where the whole cache is right, per measured token [1]. To be replaced by measured ones.
-_WRONG = {0.1: 0.025, 0.25: 0.0177, 0.5: 0.011, 0.75: 0.005, 1.0: 0.0}
-
-
-def wrong_per_token(keep, bits) -> np.ndarray:
-    """Wrong answers per measured token of a cache with that keep ratio and precision, interpolated over keep.
-
-    Args and errors as in `drift_per_token`.
-    """
-    keep, _ = np.broadcast_arrays(np.asarray(keep, np.float64), np.asarray(bits))
-    return np.interp(keep, list(_WRONG), list(_WRONG.values()))

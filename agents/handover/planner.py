@@ -146,7 +146,7 @@ class GreedyPlanner:
         # The next handover may rebuild it anyway.
         near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
         tokens = np.clip(np.minimum(s.rest, s.tokens_per_s * near) - s.tokens_per_s * takes, 0.0, None)
-        worth = harm(s.density, min(self.config.actions.bits), self.config.reward) * tokens
+        worth = harm(s.density, min(self.config.actions.bits), self.config) * tokens
         pays = worth / self.config.serving.context_scale > self.config.reward.gpu * work + elsewhere
         plans["repair"][e, u] = pays
 
