@@ -187,10 +187,12 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             idle = np.maximum(radio, late) - radio + tail
             each = price.interruption * s.waits * idle + after
             if when == EARLY:
-                # Resume on what is there as soon as the prefill has ended; all the rest follows.
+                # Resume on what is there as soon as the prefill has ended and the tokens produced since have come, which
+                # travel behind the rows; all the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
                 there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
-                short = (price.interruption * s.waits * (np.maximum(radio, gpu_late) - radio + tail)
+                new_s = s.tokens_per_s * lead * bits_per_token / s.rate_bps
+                short = (price.interruption * s.waits * (np.maximum(radio, np.maximum(gpu_late, new_s)) - radio + tail)
                          + degraded(there, (1.0 - there) * rows / fair))
                 each = np.where(fills & (bits > 0.0), np.minimum(each, short), each)
             # Who can be forwarded streams on; what is missing comes behind the scenes.

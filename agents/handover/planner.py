@@ -34,7 +34,7 @@ _SURE_AT, _SURE_AHEAD = 0.95, 0.03  # how often a predicted handover comes, and 
 _LATER_S = 0.5  # a preparation waits while it could as well begin so much later
 _MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
-_BACKGROUND = 0.5  # bandwidth weight of what follows
+_BACKGROUND = 0.2  # bandwidth weight of what follows
 
 
 class GreedyPlanner:
