@@ -20,8 +20,9 @@ EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
+_GPU_MARGIN = 1.5  # prefills take longer than expected: others ask, too
 _LEAST_FIRST = 0.05  # migration.LEAST_FIRST: the least share of the rows on which a session resumes
-_PREFIXES = (-1.0, 0.25, 0.5, 0.75)
+PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,19 @@ class Option:
     medium: Any
     keep: Any = 1.0
     bits: Any = 16
-    prefix: Any = -1.0  # of a split: share that is rebuilt; -1: balanced
+    prefix: Any = 0.0  # share that is rebuilt
     backfill: Any = 0.0
 
 
 def options(config: HandoverConfig) -> list[Option]:
     """All plans: stay, and each moment with token, and with kv and split at every level of the actions."""
     fill = max(config.actions.backfill)
-    moves: list[tuple] = [(TOKEN, 1.0, 16, -1.0, 0.0)]
+    moves: list[tuple] = [(TOKEN, 1.0, 16, 1.0, 0.0)]
     for keep in config.actions.keep:
         for backfill in {0.0, fill} if keep < 1.0 else {fill}:
             for bits in config.actions.bits:
-                moves.append((KV, keep, bits, -1.0, backfill))
-                moves += [(SPLIT, keep, bits, share, backfill) for share in _PREFIXES]
+                moves.append((KV, keep, bits, 0.0, backfill))
+                moves += [(SPLIT, keep, bits, share, backfill) for share in PREFIXES]
     return [Option(STAY, DETOUR)] + [Option(when, *move) for when in (EARLY, AT, FETCH) for move in moves]
 
 
@@ -93,17 +94,6 @@ def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
     return np.where(tokens > 0.0, prefill_s_per_token * tokens + config.serving.prefill_overhead_s * chunks, 0.0)
 
 
-def prefix_tokens(option: Option, s: Situation, config: HandoverConfig, bits_per_token) -> np.ndarray:
-    """Tokens that are rebuilt; the balance of a split is that of the simulator (migration.balanced_prefix)."""
-    per = option.keep * s.density * bits_per_token * (1.0 + s.flows) / s.rate_bps
-    each, overhead = s.prefill_s_per_token, config.serving.prefill_overhead_s
-    if config.compute.prefill == "chunked":
-        each, overhead = each + overhead / config.compute.chunk_tokens, 0.0
-    balanced = np.floor((s.context * per - s.wait_s - overhead) / (each + per))
-    split = np.where(option.prefix < 0.0, np.clip(balanced, 0.0, s.context), np.floor(option.prefix * s.context))
-    return np.where(option.medium == TOKEN, s.context, np.where(option.medium == SPLIT, split, 0.0))
-
-
 def others_s(work, s: Situation, config: HandoverConfig):
     """(time, price) of a prefill at the target: how long it takes there, and what it costs the sessions of others [s], [1].
 
@@ -146,9 +136,10 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     if when == STAY:
         return floor + price.detour * s.delay_s * answers + old * s.rest / scale
     whole = s.density * bits_per_token
-    prefix = prefix_tokens(option, s, config, bits_per_token)
+    prefix = np.where(option.medium == TOKEN, s.context, np.floor(option.prefix * s.context))
     work = work_s(prefix, s.prefill_s_per_token, config)
     takes, elsewhere = others_s(work, s, config)
+    takes = takes * _GPU_MARGIN
     stretch = np.where(work > 0.0, takes / np.maximum(work, 1e-12), 1.0)
     gpu_end = np.where(prefix > 0.0, s.wait_s * stretch + takes, 0.0)
     rows = (s.context - prefix) * whole
