@@ -13,7 +13,7 @@ import pytest
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.scoring import Scores
-from kvroam.envs.handover.world.state import BACKFILLED, DETOUR, DROPPED, KV, OPENED, REPAIRED, RESUMED
+from kvroam.envs.handover.world.state import BACKFILLED, DETOUR, KV, OPENED, REPAIRED, RESUMED
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.kvbackend import Session, TransferPlan
 
@@ -82,11 +82,11 @@ def test_a_rest_is_merged_when_it_arrives(scar: int, bits: int) -> None:
     assert core.task.sim.state.ue["healthy"][0, 1] and later.kl[0, 1] == 0.0, "the other session never moved"
 
 
-def test_a_rest_that_is_dropped_never_comes_and_the_session_can_move_again() -> None:
+def test_a_session_that_moves_again_gives_up_the_rest_that_has_not_come() -> None:
     core = begin()
     session, backend = by_hand(core), core.task.scorer.backend
-    step(core, START + 20, resumed(START), {"kind": DROPPED, "context": START + 20})
-    assert not healthy(core) and not core.task.scorer._own[0, 0].awaits_rest
+    step(core, START + 20, resumed(START))
+    assert not healthy(core) and core.task.scorer._own[0, 0].awaits_rest
     second = step(core, START + 140, resumed(START + 40, keep=0.9, rest=False))
     backend.migrate([session], [TransferPlan(keep=0.4)])
     backend.advance([session], [20])
@@ -114,7 +114,7 @@ def test_events_that_have_nothing_to_do_change_nothing() -> None:
     core = begin()
     step(core, START, resumed(START, keep=1.0), {"kind": BACKFILLED, "context": START})
     assert healthy(core)
-    for kind in (BACKFILLED, REPAIRED, DROPPED):
+    for kind in (BACKFILLED, REPAIRED):
         core.task.sim.state.ue["healthy"][0, 0] = False
         scores = step(core, START + 5, {"kind": kind, "context": START + 5})
         assert healthy(core) and core.task.scorer.degraded == 0 and scores.kl[0, 0] == 0.0

@@ -80,15 +80,15 @@ def first_fault(plans, cells, policy_trigger, ue):
                     or not (weight >= 0.0 and delay_s >= 0.0 and backfill >= 0.0 and weight + delay_s + backfill < np.inf)
                     or bits not in PLAN_BITS or it.arrival < 0 or it.arrival >= _ARRIVALS or it.repair < 0
                     or it.repair > (0 if ue[e, u].healthy else 1)):
-                field = _fault(it, cells, highest)
-                if field >= 0 and (field != _REPAIR or it.repair < 0 or it.repair > 1 or ue[e, u].healthy):
+                field = _fault(it, cells, highest, ue[e, u].healthy)
+                if field >= 0:
                     return (e * plans.shape[1] + u) * len(_FIELDS) + field
     return -1
 
 
 @kernel
-def _fault(it, cells, highest):
-    """The first field of one plan outside its range; -1 when there is none."""
+def _fault(it, cells, highest, healthy):
+    """The first field of one plan outside its range, for a session whose cache is `healthy` or not; -1: none."""
     if not CANCEL <= it.target < cells:
         return _TARGET
     if not 0 <= it.medium < _MEDIUMS:
@@ -107,4 +107,6 @@ def _fault(it, cells, highest):
         return _HANDOVER
     if not 0.0 <= it.backfill < np.inf:
         return _BACKFILL
-    return _ARRIVAL if not 0 <= it.arrival < _ARRIVALS else _REPAIR
+    if not 0 <= it.arrival < _ARRIVALS:
+        return _ARRIVAL
+    return -1 if 0 <= it.repair <= (0 if healthy else 1) else _REPAIR
