@@ -52,7 +52,7 @@ _ENTRIES: dict[str, Entry] = {
         Fetch, "Stay at the handover, then bring the session over behind the scenes. Where nothing is forwarded: `split`.",
         "ours", "forwarding delays a stream once"),
     "deadline": Entry(
-        Deadline, "A quarter of the cache, split at 4 bit, a fixed time before the predicted handover; the rest follows.",
+        Deadline, "The most salient quarter, a fixed time before the predicted handover; the rest follows.",
         "ours", "the predictor is right"),
     "pre-copy": Entry(
         PreCopy, "The whole cache from the prediction on; resume on what has arrived, the rest follows.",

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.handover.config import HandoverConfig, RewardConfig
+from ...envs.handover.config import HandoverConfig
 from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
-from . import drift_table
+from .drift_numbers import KL
+from .drift_table import SCORER, drift_per_token, wrong_per_token
 
 EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
+_GPU_MARGIN = 1.5  # prefills take longer than expected: others ask, too
 _LEAST_FIRST = 0.05  # migration.LEAST_FIRST: the least share of the rows on which a session resumes
-_PREFIXES = (-1.0, 0.25, 0.5, 0.75)
+PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,19 @@ class Option:
     medium: Any
     keep: Any = 1.0
     bits: Any = 16
-    prefix: Any = -1.0  # of a split: share that is rebuilt; -1: balanced
+    prefix: Any = 0.0  # share that is rebuilt
     backfill: Any = 0.0
 
 
 def options(config: HandoverConfig) -> list[Option]:
     """All plans: stay, and each moment with token, and with kv and split at every level of the actions."""
     fill = max(config.actions.backfill)
-    moves: list[tuple] = [(TOKEN, 1.0, 16, -1.0, 0.0)]
+    moves: list[tuple] = [(TOKEN, 1.0, 16, 1.0, 0.0)]
     for keep in config.actions.keep:
         for backfill in {0.0, fill} if keep < 1.0 else {fill}:
             for bits in config.actions.bits:
-                moves.append((KV, keep, bits, -1.0, backfill))
-                moves += [(SPLIT, keep, bits, share, backfill) for share in _PREFIXES]
+                moves.append((KV, keep, bits, 0.0, backfill))
+                moves += [(SPLIT, keep, bits, share, backfill) for share in PREFIXES]
     return [Option(STAY, DETOUR)] + [Option(when, *move) for when in (EARLY, AT, FETCH) for move in moves]
 
 
@@ -75,27 +77,21 @@ class Situation:
     tokens_per_s: np.ndarray  # produced per second now, thinking included [token/s]
 
 
-def harm(keep, bits, price: RewardConfig) -> np.ndarray:
-    """Price of one measured token of a cache with that keep ratio and precision: its drift, and wrong answers [1]."""
-    return (price.drift * drift_table.drift_per_token(keep, bits)
-            + price.wrong * drift_table.wrong_per_token(keep, bits))
+def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
+    """Price of one measured token of a cache with that keep ratio and precision: its drift, and wrong answers [1].
+
+    As measured for the configured scorer, or for the default one where that was not measured.
+    """
+    ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
+    ranks = ranks if ranks in KL else SCORER
+    return (config.reward.drift * drift_per_token(keep, bits, ranks)
+            + config.reward.wrong * wrong_per_token(keep, bits, ranks))
 
 
 def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
     """GPU time of a prefill alone [s]."""
     chunks = np.ceil(tokens / config.compute.chunk_tokens) if config.compute.prefill == "chunked" else 1.0
     return np.where(tokens > 0.0, prefill_s_per_token * tokens + config.serving.prefill_overhead_s * chunks, 0.0)
-
-
-def prefix_tokens(option: Option, s: Situation, config: HandoverConfig, bits_per_token) -> np.ndarray:
-    """Tokens that are rebuilt; the balance of a split is that of the simulator (migration.balanced_prefix)."""
-    per = option.keep * s.density * bits_per_token * (1.0 + s.flows) / s.rate_bps
-    each, overhead = s.prefill_s_per_token, config.serving.prefill_overhead_s
-    if config.compute.prefill == "chunked":
-        each, overhead = each + overhead / config.compute.chunk_tokens, 0.0
-    balanced = np.floor((s.context * per - s.wait_s - overhead) / (each + per))
-    split = np.where(option.prefix < 0.0, np.clip(balanced, 0.0, s.context), np.floor(option.prefix * s.context))
-    return np.where(option.medium == TOKEN, s.context, np.where(option.medium == SPLIT, split, 0.0))
 
 
 def others_s(work, s: Situation, config: HandoverConfig):
@@ -135,14 +131,15 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     when = int(np.ravel(option.when)[0])
     radio, scale = config.radio.interruption_s, serving.context_scale
     floor = price.interruption * s.waits * np.where(s.behind, 0.0, radio + s.iteration_s)
-    old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, price) * (s.density < 1.0)
+    old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
     answers = 1.0 + s.rest / np.maximum(config.sessions.answer_tokens[0], 1.0)
     if when == STAY:
         return floor + price.detour * s.delay_s * answers + old * s.rest / scale
     whole = s.density * bits_per_token
-    prefix = prefix_tokens(option, s, config, bits_per_token)
+    prefix = np.where(option.medium == TOKEN, s.context, np.floor(option.prefix * s.context))
     work = work_s(prefix, s.prefill_s_per_token, config)
     takes, elsewhere = others_s(work, s, config)
+    takes = takes * _GPU_MARGIN
     stretch = np.where(work > 0.0, takes / np.maximum(work, 1e-12), 1.0)
     gpu_end = np.where(prefix > 0.0, s.wait_s * stretch + takes, 0.0)
     rows = (s.context - prefix) * whole
@@ -153,12 +150,12 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     fair = s.rate_bps / (1.0 + s.flows)
     suffix = 1.0 - prefix / np.maximum(s.context, 1.0)
     fills = option.backfill > 0.0
-    final = suffix * np.maximum(harm(1.0, option.bits, price), old)
+    final = suffix * np.maximum(harm(1.0, option.bits, config), old)
 
     def degraded(keep, rest_s):
         """Price of the tokens that a cache with `keep` of its rows produces until the rest is there."""
         some = np.where(fills, np.minimum(s.tokens_per_s * rest_s, s.rest), s.rest)
-        lossy = suffix * np.maximum(harm(keep, option.bits, price), old)
+        lossy = suffix * np.maximum(harm(keep, option.bits, config), old)
         return (lossy * some + np.where(fills, final * (s.rest - some), 0.0)) / scale
 
     after = degraded(option.keep, (rows - bits) / fair)
@@ -181,10 +178,12 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             idle = np.maximum(radio, late) - radio + tail
             each = price.interruption * s.waits * idle + after
             if when == EARLY:
-                # Resume on what is there as soon as the prefill has ended; all the rest follows.
+                # Resume on what is there as soon as the prefill has ended and the tokens produced since have come, which
+                # travel behind the rows; all the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
                 there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
-                short = (price.interruption * s.waits * (np.maximum(radio, gpu_late) - radio + tail)
+                new_s = s.tokens_per_s * lead * bits_per_token / s.rate_bps
+                short = (price.interruption * s.waits * (np.maximum(radio, np.maximum(gpu_late, new_s)) - radio + tail)
                          + degraded(there, (1.0 - there) * rows / fair))
                 each = np.where(fills & (bits > 0.0), np.minimum(each, short), each)
             # Who can be forwarded streams on; what is missing comes behind the scenes.

@@ -127,17 +127,21 @@ class _Rule:
 
 
 class Deadline(_Rule):
-    """Prepare a part of the cache as a split, a fixed time before the predicted handover; the rest follows.
+    """Prepare the most salient part of the cache a fixed time before the predicted handover; the rest follows.
+
+    It resumes on what has arrived, and the rest leaves most of the links to those who still prepare.
 
     Args:
         lead_s: the fixed time [s].
+        medium: token, kv or split.
         keep: the part, (0, 1].
         bits: precision of the transferred KV.
     """
 
-    def __init__(self, lead_s: float = 3.0, keep: float = 0.25, bits: int = 4) -> None:
-        self.plan = ConstantPlan("split", keep, bits, when="predicted", backfill=1.0, arrival="resume", lead_s=lead_s)
-        self.name = label("deadline", lead_s=(lead_s, 3.0), keep=(keep, 0.25), bits=(bits, 4))
+    def __init__(self, lead_s: float = 5.0, medium: str = "kv", keep: float = 0.25, bits: int = 4) -> None:
+        require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
+        self.plan = ConstantPlan(medium, keep, bits, when="predicted", backfill=0.1, arrival="resume", lead_s=lead_s)
+        self.name = label("deadline", lead_s=(lead_s, 5.0), medium=(medium, "kv"), keep=(keep, 0.25), bits=(bits, 4))
 
 
 class PreCopy(_Rule):

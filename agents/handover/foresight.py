@@ -7,6 +7,7 @@ plans each UE alone by the delay model; it is not the optimum over all policies.
 from __future__ import annotations
 
 import copy
+
 import numpy as np
 
 from ...envs.handover.config import HandoverConfig

@@ -34,7 +34,7 @@ _SURE_AT, _SURE_AHEAD = 0.95, 0.03  # how often a predicted handover comes, and 
 _LATER_S = 0.5  # a preparation waits while it could as well begin so much later
 _MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
-_BACKGROUND = 0.5  # bandwidth weight of what follows
+_BACKGROUND = 0.1  # bandwidth weight of what follows
 
 
 class GreedyPlanner:
@@ -93,12 +93,12 @@ class GreedyPlanner:
             leaving = soon[e, u]
             target = np.where(leaving, cell[e, u], radio[e, u])
             s = self.situation(view, e, u, target, np.where(leaving, in_s[e, u], 0.0), ~leaving, known[e, u], now)
-            table = self._table(s, now["free"][e, target] >= view.session_bytes, view)
+            table = self._table(s, now["free"][e, target] >= view.session_bytes)
             chosen = table.argmin(axis=0)
             begins = self.decides(s, table, chosen, view)
             for i in range(len(e)):
                 self._write(plans[e[i], u[i]], chosen[i], int(target[i]), bool(leaving[i]), bool(begins[i]),
-                            s, i, table[:, i], view)
+                            s, i, table[:, i])
             self._take(now, plans, s, e, u, target)
         return plans
 
@@ -146,11 +146,11 @@ class GreedyPlanner:
         # The next handover may rebuild it anyway.
         near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
         tokens = np.clip(np.minimum(s.rest, s.tokens_per_s * near) - s.tokens_per_s * takes, 0.0, None)
-        worth = harm(s.density, min(self.config.actions.bits), self.config.reward) * tokens
+        worth = harm(s.density, min(self.config.actions.bits), self.config) * tokens
         pays = worth / self.config.serving.context_scale > self.config.reward.gpu * work + elsewhere
         plans["repair"][e, u] = pays
 
-    def _table(self, s: Situation, room, view: NetworkView) -> np.ndarray:
+    def _table(self, s: Situation, room) -> np.ndarray:
         """Cost of every option for every session [P, N]; inf where it cannot be followed."""
         table = np.full((len(self.options), len(s.context)), np.inf)
         within = np.isfinite(s.delay_s)
@@ -176,7 +176,7 @@ class GreedyPlanner:
         best = table[chosen, np.arange(len(chosen))]
         return (s.ahead_s <= _LATER_S) | (best <= again + 1e-3)
 
-    def _write(self, plan, chosen, target, leaving, begins, s, i, column, view) -> None:
+    def _write(self, plan, chosen, target, leaving, begins, s, i, column) -> None:
         """Put the decision into a plan."""
         option = self.options[chosen]
         if leaving and option.when == EARLY and not begins:
@@ -187,7 +187,7 @@ class GreedyPlanner:
         stays = option.when == STAY or (option.when == FETCH and leaving)
         plan["medium"] = DETOUR if stays else option.medium
         plan["keep"], plan["bits"] = option.keep, option.bits
-        if option.medium == SPLIT and option.prefix >= 0.0:
+        if option.medium == SPLIT:
             plan["prefix"] = int(option.prefix * s.context[i])
         if option.when == AT or option.medium == TOKEN:
             plan["backfill"] = plan["backfill"] * (option.backfill > 0.0)
