@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
-from kvroam.envs.handover.world.state import DETOUR, OPENED, RESUMED
+from kvroam.envs.handover.world.state import DETOUR, IDLE, OPENED, RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -71,6 +71,7 @@ class Bench:
         """
         me = self.ue[u]
         me["radio"], me["previous"] = radio, -1
+        me["phase"], me["stranded"] = IDLE, False
         me["server"] = me["target"] = me["origin"] = radio if server is None else server
         me["context"] = me["snapshot"] = me["shipped"] = context
         me["held"], me["healthy"] = context if held is None else held, held is None

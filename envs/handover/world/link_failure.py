@@ -41,7 +41,7 @@ def reestablish(ue, u, plan, rsrp_dbm, cell, hops, p, now_s, interval_s, flow):
     me = ue[u]
     elsewhere = reconnect(ue, u, rsrp_dbm, now_s)
     me.reattach_s = now_s
-    if me.target != me.radio:
+    if me.stranded or me.target != me.radio:
         if elsewhere or not handovers.reaches(hops, me.server, me.radio, p):
             handovers.follow(ue, u, plan, cell, hops, p, now_s, interval_s, flow)
         elif me.then == IDLE:
