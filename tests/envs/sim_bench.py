@@ -75,7 +75,8 @@ class Bench:
         me["server"] = me["target"] = me["origin"] = radio if server is None else server
         me["context"] = me["snapshot"] = me["shipped"] = context
         me["held"], me["healthy"] = context if held is None else held, held is None
-        me["streaming"], me["answer_left"], me["pause_left_s"] = streaming, NEVER, NEVER
+        me["streaming"] = me["active"] = streaming
+        me["answer_left"], me["pause_left_s"] = NEVER, NEVER
 
     def plan(self, u: int, **fields: float) -> None:
         """Change fields of the plan of UE `u`; they hold until changed again."""
