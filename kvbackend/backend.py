@@ -12,13 +12,13 @@ from .drift import Drift
 from .handing import Handovers
 from .model.forward import LanguageModel
 from .model.loading import load_network, tokenizer_fingerprint
-from .saving import resume, saved
+from .saving import own_text, resume, saved
 from .scorers.monitor import Monitor
 from .sessions.ledger import Ledger
 from .sessions.memo import Memo
 from .sessions.reference import Reference, build, check_script, content_key, extended
 from .sessions.session import Session, check_open
-from .sessions.stepping import feed
+from .sessions.stepping import feed, feed_freely
 from .settings import KVSettings
 
 
@@ -130,6 +130,29 @@ class KVBackend(Handovers):
             found[built.key] = built
         return [reference for key in keys if (reference := found[key]) is not None]
 
+    @torch.inference_mode()
+    def self_answered(self, references: Sequence[Reference]) -> list[Reference]:
+        """References of the same scripts in which the model's own answers, given with a whole cache, are read back.
+
+        They are what sessions that never move come to read with `advance(..., own_answers=True)`.
+        """
+        sessions = [self.open(reference, 1) for reference in references]
+        self.advance(sessions, [session.remaining for session in sessions], own_answers=True)
+        made = []
+        for session, script in zip(sessions, references, strict=True):
+            text = session.reference
+            session.close()
+            if text is not script:  # what a session that never moved answers is what this one did
+                text = Reference(
+                    text.tokens, text.marks, text.kv, text.queries, text.hidden, text.correct, script.says
+                )
+                known = self._ledger.get(text.key)
+                if known is None:
+                    self._ledger.remember(text)
+                text = known or text
+            made.append(text)
+        return made
+
     def open(self, tokens_or_reference: Any, length: int | None = None) -> Session:
         """Open a session that has read the first `length` tokens of its script, all by default, with a whole cache.
 
@@ -179,10 +202,14 @@ class KVBackend(Handovers):
             self.watch(twin)
         return twin
 
-    def save(self, session: Session) -> dict[str, Any]:
-        """A session as plain data, without its script and its monitor; a rest that is kept for it is in it."""
+    def save(self, session: Session, reference: Reference | None = None) -> dict[str, Any]:
+        """A session as plain data, without its script and its monitor; a rest that is kept for it is in it.
+
+        Args:
+            reference: what `reopen` will be given; the session may have gone on from it with answers of its own.
+        """
         check_open([session])
-        return saved(session)
+        return saved(session, reference or session.reference)
 
     @torch.inference_mode()
     def reopen(self, reference: Reference, data: dict[str, Any]) -> Session:
@@ -191,7 +218,7 @@ class KVBackend(Handovers):
         Raises:
             ConfigError: no memory left.
         """
-        session = self.open(reference, data["length"])
+        session = self.open(own_text(reference, data), data["length"])
         try:
             resume(session, data, self._ledger)
             self._ledger.require(0)
@@ -225,17 +252,27 @@ class KVBackend(Handovers):
         session.close()
 
     @torch.inference_mode()
-    def advance(self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray) -> Drift:
+    def advance(
+        self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray, own_answers: bool = False
+    ) -> Drift:
         """Feed each session the next `count` tokens of its script, and compare with the whole cache.
 
         A whole session costs no forward pass and has no drift. The others run teacher-forced on their own degraded
         caches, which grow by these tokens, so that later handovers compound.
 
+        Args:
+            own_answers: at the tokens of answers, sessions read what they predict themselves instead of what the script
+                says. Where that differs, a session goes on with a text of its own: the whole cache that it is compared
+                with has read this text, prefixes and repairs rebuild it, and answers are still judged by the script.
+
         Raises:
             ConfigError: a count outside [0, tokens that remain], a closed or repeated session.
         """
         steps = self._checked_counts(sessions, counts)
-        drift = feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
+        if own_answers:
+            drift = feed_freely(self.llm, self.settings.batch_tokens, list(sessions), steps)
+        else:
+            drift = feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
         self._refresh(sessions)
         return drift
 

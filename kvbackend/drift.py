@@ -74,8 +74,8 @@ class Marks:
         if fact is not None:
             for name in last:
                 first = marked[self.ids.index(name)]
-                told = np.flatnonzero(fact[:first] == fact[first]) if fact[first] >= 0 else ()
-                if len(told):
+                told = np.flatnonzero(fact[:first] == fact[first])
+                if fact[first] >= 0 and len(told):
                     self._tested[name] = int(told[-1]) + 1, int(first) - 1
 
     def strict(self, i: int, lost_at: int | None) -> bool:

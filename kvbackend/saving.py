@@ -6,22 +6,39 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import ConfigError
 from .codecs.header import Header
 from .handover.backfill import Rest
 from .handover.transfer import Unsent
 from .sessions.ledger import Ledger
 from .sessions.parts import FirstPart
+from .sessions.reference import Reference
 from .sessions.rows import Rows, array_of
 from .sessions.session import Session
 
 
-def saved(session: Session) -> dict[str, Any]:
-    """All of a session but its script and monitor: numbers, texts and numpy arrays of their own memory."""
+def saved(session: Session, script: Reference) -> dict[str, Any]:
+    """All of a session but its script and monitor: numbers, texts and numpy arrays of their own memory.
+
+    Args:
+        script: what the session has begun with; what it has read instead is saved too.
+
+    Raises:
+        ConfigError: the session is of another script.
+    """
     rows, part, rest = session.rows, session.part, session.rest
     data: dict[str, Any] = {
         "length": session.length, "failed": sorted(session.failed), "lost_at": session.lost_at, "rows": None,
         "part": None, "rest": None,
+        "text": None,
     }  # fmt: skip
+    text = session.reference
+    if text is not script:
+        if text.marks is not script.marks:
+            raise ConfigError("the session was continued by append, or is of another script; save it on its own")
+        first = int(np.flatnonzero(text.tokens != script.tokens)[0])
+        data["text"] = {"tokens": text.tokens.copy(), "correct": list(text.correct), "first": first,
+                        **{name: _plain(getattr(text, name)[first:]) for name in _TEXT}}  # fmt: skip
     if rows is not None:
         data["rows"] = {"kv": _plain(rows.kv), "positions": rows.positions.copy(), "own_start": rows.own_start,
                         "queries": _plain(rows.queries)}  # fmt: skip
@@ -32,6 +49,22 @@ def saved(session: Session) -> dict[str, Any]:
         data["rest"] = {"header": asdict(unsent.header), "positions": unsent.positions.copy(),
                         "kv": None if unsent.kv is None else _plain(unsent.kv)}  # fmt: skip
     return data
+
+
+def own_text(script: Reference, data: dict[str, Any]) -> Reference:
+    """The reference that a saved session stood on: `script`, or one that goes on from it in another way."""
+    text = data["text"]
+    if text is None:
+        return script
+    first = text["first"]
+    kv, queries, hidden = (
+        torch.cat([own[:first], _tensor(text[name], own)]) for name in _TEXT for own in (getattr(script, name),)
+    )
+    correct = list(text["correct"])
+    return Reference(text["tokens"].copy(), script.marks, kv, queries, hidden, correct, script.says, script.answered)
+
+
+_TEXT = ("kv", "queries", "hidden")
 
 
 def resume(session: Session, data: dict[str, Any], ledger: Ledger) -> None:
@@ -46,8 +79,8 @@ def resume(session: Session, data: dict[str, Any], ledger: Ledger) -> None:
     rest = None
     if data["rest"] is not None:
         kept = data["rest"]
-        kv = None if kept["kv"] is None else _tensor(kept["kv"], like.kv)
-        rest = Rest(Unsent(Header(**kept["header"]), kept["positions"], kv), like, ledger)
+        own = None if kept["kv"] is None else _tensor(kept["kv"], like.kv)
+        rest = Rest(Unsent(Header(**kept["header"]), kept["positions"], own), like, ledger)
     session.expect(part, rest)
 
 

@@ -88,14 +88,15 @@ class ScoringConfig:
     mode: Literal["kv", "none"] = "kv"  # none: physics only; drift and recall are then absent, and results say so
     model: str = "embedded"  # the shipped model; the only one that works here for now
     device: str = "auto"  # auto: CUDA when there is one
-    scorer: str = "window"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
+    scorer: str = "reconstruction"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
     window: int = 32  # queries that the window scorer looks at [tokens]
     pool: int = 5  # width of its max-pooling [tokens]
     sinks: int = 4  # first tokens that are always kept [tokens]
     recent: int = 8  # last tokens that are always kept [tokens]
-    scope: Literal["sequence", "head"] = "sequence"  # what keeps tokens of its own: a session, or each layer and head
+    scope: Literal["sequence", "head"] = "head"  # what keeps tokens of its own: a session, or each layer and head
     situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
     script_seed: int = 0  # seed of the bank of session scripts
+    answers: Literal["teacher", "free"] = "teacher"  # sessions read right answers, or those they give
     drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes
     horizon: int = 64  # what drift: resume looks ahead [tokens of the measured model]
 

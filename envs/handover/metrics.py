@@ -6,6 +6,7 @@ A new metric is one entry of METRICS; it can read every field of FLOW and of Sco
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -164,9 +165,9 @@ METRICS = (
     Metric("interruption_s_mean", "s", "lower", "time without service, mean over interruptions", "interruption",
            lambda meter, e: mean(meter.lasted_s(e)), "ms", 1e3),
     Metric("interruption_s_p95", "s", "lower", "time without service that 95 % of the interruptions stay below",
-           "interr. p95", lambda meter, e: p95(meter.lasted_s(e)), "ms", 1e3),
+           "interr. p95", lambda meter, e: p95(meter.lasted_s(e)), "ms", 1e3, interval_from=32),
     Metric("interruption_s_worst", "s", "lower", "longest interruption of the episode", "interr. worst",
-           lambda meter, e: max(meter.lasted_s(e), default=np.nan), "ms", 1e3),
+           lambda meter, e: max(meter.lasted_s(e), default=np.nan), "ms", 1e3, interval_from=32),
     Metric("interruption_s_total", "s", "lower", "time without service while the user waits, per user and episode",
            "interr. total",
            lambda meter, e: meter.sums["interruption_s"][e] / meter.task.num_agents, "ms", 1e3),
@@ -194,7 +195,7 @@ METRICS = (
            lambda meter, e: (meter.sums["bits_sent"][e] + meter.sums["forwarded_bits"][e]) / 8e9),
     Metric("gpu_s", "s", "lower", "GPU time of prefills for migrations and repairs", "GPU", _of_sum("gpu_s")),
     Metric("wasted_gb", "GB", "lower", "bytes sent for migrations that were cancelled", "wasted",
-           _of_sum("wasted_bits", 8e9)),
+           _of_sum("wasted_bits", 8e9), interval_from=inf),
     Metric("pingpong_rate", "share", "lower", "handovers soon followed by a return", "ping-pong",
            _ratio_of("pingpongs", "handovers")),
     Metric("rlf_rate", "1/min", "lower", "radio-link failures per user and minute", "RLF",
@@ -202,13 +203,13 @@ METRICS = (
     Metric("handover_goodput", "share", "higher", "handovers that meet the TTFT and TPOT limits", "HO goodput",
            EpisodeMeter.handover_goodput),
     Metric("refused", "1", "lower", "migrations that found no GPU memory at their target", "refused",
-           _of_sum("refused")),
+           _of_sum("refused"), interval_from=inf),
     Metric("requests", "1", "higher", "prompts whose answers ended within the episode", "requests",
            lambda meter, e: len(meter.requests[e])),
     Metric("request_ttft_s_mean", "s", "lower", "prompt to the first token of its answer, mean over requests",
-           "request TTFT", _of_requests(0, mean), "ms", 1e3),
+           "request TTFT", _of_requests(0, mean), "ms", 1e3, interval_from=64),
     Metric("request_ttft_s_p95", "s", "lower", "the same, what 95 % of the requests stay below", "req. TTFT p95",
-           _of_requests(0, p95), "ms", 1e3),
+           _of_requests(0, p95), "ms", 1e3, interval_from=inf),
     Metric("request_tpot_s_mean", "s", "lower", "time per output token of a request, interruptions included, mean",
            "request TPOT", _of_requests(1, mean), "ms", 1e3),
     Metric("goodput", "share", "higher", "requests that meet the TTFT and TPOT limits", "goodput",

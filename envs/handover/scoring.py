@@ -2,7 +2,9 @@
 
 A session whose cache is whole needs no forward pass: its drift is exactly 0, and whether it answers right was computed
 once with its script. A session that was pruned or quantised runs every token it produces through its own cache, also
-when the rest of that cache has followed, since tokens that were produced in between have not seen it.
+when the rest of that cache has followed, since tokens that were produced in between have not seen it. With
+`scoring.answers: free` sessions read the answers that they give themselves; one that has answered in another way than a
+session that never moved has a text of its own, and is followed also when its cache is whole.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError
+from ...kvbackend.scorers.table import SCORERS
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
 from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
@@ -65,13 +68,14 @@ class KVScorer:
         shape = (num_envs, config.num_ues)
         self._script = np.zeros(shape, np.int64)
         self._at = np.zeros(shape, np.int64)
-        self._degraded: dict[tuple[int, int], Session] = {}
+        self._own: dict[tuple[int, int], Session] = {}  # with a cache of their own, or a text of their own
+        self.free = config.scoring.answers == "free"
 
     def reset(self, sim: Simulator, envs: np.ndarray) -> None:
         """Start every session of the environments `envs` anew, with a whole cache, where the simulator has put it."""
         ue, begun = sim.state.ue, set(envs.tolist())
-        for key in [key for key in self._degraded if key[0] in begun]:
-            self.backend.close(self._degraded.pop(key))
+        for key in [key for key in self._own if key[0] in begun]:
+            self.backend.close(self._own.pop(key))
         self._script[envs] = ue["script"][envs]
         self._at[envs] = self._position(ue["context"][envs])
 
@@ -82,8 +86,8 @@ class KVScorer:
             self._follow_events(sim, batch, scores)
         self._advance(self._position(sim.state.ue["context"]), scores)
         sim.state.ue["healthy"] = True
-        for key in self._degraded:
-            sim.state.ue["healthy"][key] = False
+        for key, session in self._own.items():
+            sim.state.ue["healthy"][key] = session.whole
         return scores
 
     def charged(self, scores: Scores) -> np.ndarray:
@@ -93,21 +97,24 @@ class KVScorer:
     @property
     def degraded(self) -> int:
         """Sessions whose cache is not whole now."""
-        return len(self._degraded)
+        return sum(not session.whole for session in self._own.values())
 
     def save(self) -> dict[str, Any]:
-        """Which script every session reads, where it stands, and the caches that are not whole, as plain data.
+        """Which script every session reads, where it stands, and the caches and texts of their own, as plain data.
 
         The rests that may still follow are in it.
         """
-        degraded = {key: self.backend.save(session) for key, session in self._degraded.items()}
-        return {"script": self._script.copy(), "at": self._at.copy(), "degraded": degraded}
+        own = {key: self.backend.save(session, self._script_of(key)) for key, session in self._own.items()}
+        return {"script": self._script.copy(), "at": self._at.copy(), "own": own}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `save` returned."""
         self._script[:], self._at[:] = saved["script"], saved["at"]
-        self._degraded = {key: self.backend.reopen(self.references[self._script[key]], session)
-                          for key, session in saved["degraded"].items()}
+        self._own = {key: self.backend.reopen(self._script_of(key), session) for key, session in saved["own"].items()}
+
+    def _script_of(self, key: tuple[int, int]) -> Reference:
+        """What a session reads that never moved."""
+        return self.references[self._script[key]]
 
     @property
     def positions(self) -> np.ndarray:
@@ -137,7 +144,7 @@ class KVScorer:
 
     def _open(self, sim: Simulator, e: int, event: np.void) -> None:
         u = int(event["ue"])
-        session = self._degraded.pop((e, u), None)
+        session = self._own.pop((e, u), None)
         if session is not None:
             self.backend.close(session)
         self._script[e, u] = sim.state.ue["script"][e, u]
@@ -150,9 +157,9 @@ class KVScorer:
         sessions, plans = [], []
         for e, event in moved:
             u = int(event["ue"])
-            session = self._degraded.get((e, u))
+            session = self._own.get((e, u))
             if session is None:
-                session = self.backend.open(self.references[self._script[e, u]], int(self._at[e, u]))
+                session = self.backend.open(self._script_of((e, u)), int(self._at[e, u]))
             sessions.append(session)
             plans.append(TransferPlan(
                 keep=float(event["keep"]), bits=int(event["bits"]),
@@ -173,23 +180,23 @@ class KVScorer:
 
     def _repair(self, repaired: list[tuple[int, np.void]]) -> None:
         """Rebuild caches in place; one that is whole, although its session moved lossily by the plan, stays so."""
-        live = self._sessions_of(repaired)
+        live = [(key, session) for key, session in self._sessions_of(repaired) if not session.whole]
         self.backend.repair([session for _, session in live])
         for key, session in live:
             self._settle(key, session)
 
     def _sessions_of(self, events: list[tuple[int, np.void]]) -> list[tuple[tuple[int, int], Session]]:
-        """The sessions of these events whose cache is not whole, with their places."""
+        """The sessions of these events that are followed on their own, with their places."""
         keys = [(e, int(event["ue"])) for e, event in events]
-        return [(key, self._degraded[key]) for key in keys if key in self._degraded]
+        return [(key, self._own[key]) for key in keys if key in self._own]
 
     def _settle(self, key: tuple[int, int], session: Session) -> None:
-        """Follow a session's own cache as long as it is not whole."""
-        if session.whole:
-            self._degraded.pop(key, None)
+        """Follow a session on its own as long as its cache is not whole, or its text is its own."""
+        if session.whole and session.reference is self._script_of(key):
+            self._own.pop(key, None)
             self.backend.close(session)
         else:
-            self._degraded[key] = session
+            self._own[key] = session
 
     def _advance(self, stop: np.ndarray, scores: Scores) -> None:
         """Let every session produce its tokens up to position `stop` [E, U]."""
@@ -198,9 +205,9 @@ class KVScorer:
             return
         scores.measured += count
         whole = count.copy()
-        live = [key for key in self._degraded if count[key]]
+        live = [key for key in self._own if count[key]]
         if live:
-            drift = self.backend.advance([self._degraded[key] for key in live], [int(count[key]) for key in live])
+            drift = self.backend.advance([self._own[key] for key in live], [int(count[key]) for key in live], self.free)
             at = tuple(np.array(live).T)
             whole[at] = 0
             for name in scores.names():
@@ -238,10 +245,19 @@ class ResumeScorer(KVScorer):
     def _migrate(self, moved: list[tuple[int, np.void]]) -> None:
         super()._migrate(moved)
         keys = [(e, int(event["ue"])) for e, event in moved]
-        live = [key for key in keys if key in self._degraded]
+        live = [key for key in keys if key in self._own]
         if live:
-            drift = self.backend.measure([self._degraded[key] for key in live], self.horizon)
+            drift = self.backend.measure([self._own[key] for key in live], self.horizon)
             self._charge[tuple(np.array(live).T)] += drift.kl
+
+
+def ranking_tokens(scoring: ScoringConfig) -> float:
+    """Tokens of prefill that the servers spend on ranking each token that they read or write, as it comes.
+
+    A stated policy of theirs (ours): a ranking is then ready whenever a session must move in a part of its cache. It is
+    charged with scoring.mode none as well; a name that no scorer has is refused where scorers are made.
+    """
+    return SCORERS[scoring.scorer]().prefill_per_token if scoring.scorer in SCORERS else 0.0
 
 
 def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
@@ -276,6 +292,8 @@ def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
         raise ConfigError(f"sessions.script_tokens is {length}, scoring.situation {scoring.situation!r}: "
                           f"{error}") from error
     references = backend.references(scripts)
+    if scoring.answers == "free":
+        references = backend.self_answered(references)
     return _Bank(backend, references, np.stack([_recall_before(r) for r in references]))
 
 

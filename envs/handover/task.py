@@ -19,7 +19,7 @@ from ..sim.traces import tracks_of
 from . import actions, drawing, observations, rewards
 from .config import TERMS, HandoverConfig
 from .metrics import METRICS, EpisodeMeter
-from .scoring import Scores, make_scorer
+from .scoring import Scores, make_scorer, ranking_tokens
 from .view import NetworkView
 from .world.simulator import Simulator
 from .world.state import PLAN
@@ -61,6 +61,7 @@ class HandoverTask(Task):
             tracks=tracks_of(config.mobility, scene, num_ues=config.num_ues, interval_s=config.interval_s,
                              episode_s=config.episode_s),
             link=ExactPhy(config.radio) if config.radio.phy == "exact" else None,
+            ranking=ranking_tokens(config.scoring),
         )
         self.agents = tuple(f"ue_{u}" for u in range(config.num_ues))
         self._prices = np.array([getattr(config.reward, term.name) for term in TERMS])

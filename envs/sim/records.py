@@ -40,6 +40,7 @@ SESSION: Fields = [
     # what the answer still needs while it streams [tokens], and what the user still thinks while it does not [s]
     ("streaming", "b1"), ("answer_left", "f8"), ("pause_left_s", "f8"),
     ("held", "f8"),  # tokens of the context whose KV the cache has; fewer than the context after pruning
+    ("unranked", "f8"),  # tokens of prompts that are not ranked yet
     ("healthy", "b1"),  # the cache is whole, as far as the scorer knows
 ]
 REQUEST: Fields = [
@@ -94,9 +95,10 @@ SESSION_PARAMS: Fields = [
     *_counts("scripts"),
 ]
 SERVER_PARAMS: Fields = [
-    # iteration_s: one decode iteration with no cache resident; kv_token_s: what each resident token adds to it
+    # iteration_s: one decode iteration with no cache resident; kv_token_s: what each resident token adds to it;
+    # ranking: tokens of prefill that a server spends on ranking every token that it reads or writes
     *_numbers("prefill_a", "prefill_b", "iteration_s", "kv_token_s", "restore_bps", "attach_token_s", "kv_bits_16",
-              "cycle_s", "speed_spread", "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
+              "ranking", "cycle_s", "speed_spread", "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
     *_counts("chunked"),
 ]
 LINK_PARAMS: Fields = [

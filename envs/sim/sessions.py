@@ -49,6 +49,7 @@ def open_session(ue, u, p, keys):
     me.healthy = True
     me.opening, me.prompt = me.session > 0 and p.prompt_median > 0.0, NO_JOB
     me.held = 0.0 if me.opening else me.context
+    me.unranked = 0.0
 
 
 @kernel
@@ -87,6 +88,7 @@ def finish_prompt(ue, u, p, trace, keys, flow):
     if not me.opening:
         me.context += me.prompt_tokens
     me.held += me.prompt_tokens
+    me.unranked += me.prompt_tokens
     me.opening = False
     start_answer(ue, u, p, trace, keys)
 

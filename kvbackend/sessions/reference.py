@@ -21,7 +21,9 @@ class Reference:
         hidden: [S, d], after the final norm; the LM head gives the logits at any position.
         marks: where facts are asked for.
         correct: list of bool, one per entry of marks.rows: whether the whole cache predicts that answer token.
-        answered: list of bool, the same for the whole answer that the token belongs to.
+        answered: list of bool, whether a session that never moved gets the whole answer right that the token is of.
+        says: int32 [S], the script as it is written, by which answers are judged; `tokens` unless answers were fed back
+            that somebody else gave.
         key: digest of tokens and marks.
     """
 
@@ -33,12 +35,15 @@ class Reference:
         queries: torch.Tensor,
         hidden: torch.Tensor,
         correct: list[bool],
+        says: np.ndarray | None = None,
+        answered: list[bool] | None = None,
     ) -> None:
         self.tokens, self.marks, self.correct = tokens, marks, correct
         self.kv, self.queries, self.hidden = kv, queries, hidden
+        self.says = tokens if says is None else says
         missed = {name for name, right in zip(marks.ids, correct, strict=True) if not right}
-        self.answered = [name not in missed for name in marks.ids]
-        self.key = content_key(tokens, marks.answer, marks.query, marks.fact)
+        self.answered = [name not in missed for name in marks.ids] if answered is None else answered
+        self.key = content_key(tokens, marks.answer, marks.query, marks.fact, *(() if says is None else (says,)))
         self.nbytes = sum(x.numel() * x.element_size() for x in (kv, queries, hidden))
 
     def __len__(self) -> int:
@@ -118,8 +123,33 @@ def extended(
     marks = Marks(*_joined_marks(old, length, len(tokens), answer, query, fact))
     parts = ((old.kv, block.kv), (old.queries, block.queries), (old.hidden, block.hidden))
     kv, queries, hidden = (torch.cat([a[:length], b[0].to(a.dtype)]) for a, b in parts)
-    correct = _correct(llm, np.concatenate([old.tokens[:length], tokens]), hidden, marks)
-    return Reference(np.concatenate([old.tokens[:length], tokens]), marks, kv, queries, hidden, correct)
+    said = np.concatenate([old.says[:length], tokens])
+    correct = _correct(llm, said, hidden, marks)
+    return Reference(np.concatenate([old.tokens[:length], tokens]), marks, kv, queries, hidden, correct, said)
+
+
+def retold(
+    llm: LanguageModel, old: Sequence[Reference], where: Sequence[int], tokens: Sequence[int]
+) -> list[Reference]:
+    """References of the same scripts in which one token, at position `where` >= 1, is another.
+
+    Only what follows it is computed. What a session that never moved would answer stays as it was.
+    """
+    if not old:
+        return []
+    texts = [reference.tokens.copy() for reference in old]
+    for text, at, token in zip(texts, where, tokens, strict=True):
+        text[at] = token
+    starts = [r.kv[:at] for r, at in zip(old, where, strict=True)]
+    block = llm.extend(starts, list(where), [text[at:] for text, at in zip(texts, where, strict=True)])
+    made = []
+    for row, (before, at, text) in enumerate(zip(old, where, texts, strict=True)):
+        size = len(text) - at
+        parts = ((before.kv, block.kv), (before.queries, block.queries), (before.hidden, block.hidden))
+        kv, queries, hidden = (torch.cat([a[:at], b[row, :size].to(a.dtype)]) for a, b in parts)
+        correct = _correct(llm, before.says, hidden, before.marks)
+        made.append(Reference(text, before.marks, kv, queries, hidden, correct, before.says, before.answered))
+    return made
 
 
 def _from_block(llm: LanguageModel, tokens: np.ndarray, marks: Marks, block: Block, row: int) -> Reference:
@@ -130,13 +160,13 @@ def _from_block(llm: LanguageModel, tokens: np.ndarray, marks: Marks, block: Blo
     return Reference(tokens, marks, kv, block.queries[row, :size].clone(), hidden, _correct(llm, tokens, hidden, marks))
 
 
-def _correct(llm: LanguageModel, tokens: np.ndarray, hidden: torch.Tensor, marks: Marks) -> list[bool]:
-    """Whether the whole cache predicts each marked answer token."""
+def _correct(llm: LanguageModel, says: np.ndarray, hidden: torch.Tensor, marks: Marks) -> list[bool]:
+    """Whether the whole cache predicts each marked answer token of a script."""
     if not marks.rows:
         return []
     rows = np.asarray(marks.rows)
     top = llm.logits(hidden[torch.from_numpy(rows).to(hidden.device)]).argmax(-1).cpu().numpy()
-    return (top == tokens[rows + 1]).tolist()
+    return (top == says[rows + 1]).tolist()
 
 
 def _joined_marks(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kvroam.envs import Core, make_core
-from kvroam.envs.handover.config import HandoverConfig
+from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.scoring import Scores
-from kvroam.envs.handover.world.state import BACKFILLED, DETOUR, DROPPED, KV, OPENED, REPAIRED, RESUMED
+from kvroam.envs.handover.world.state import BACKFILLED, DETOUR, KV, OPENED, REPAIRED, RESUMED
 from kvroam.envs.sim.params import SessionConfig
 from kvroam.kvbackend import Session, TransferPlan
 
@@ -21,8 +22,11 @@ SCALE = CONFIG.serving.context_scale
 START = 128
 
 
-def begin() -> Core:
-    core = make_core(CONFIG)
+FREE = replace(CONFIG, scoring=ScoringConfig(answers="free"))
+
+
+def begin(config: HandoverConfig = CONFIG) -> Core:
+    core = make_core(config)
     core.reset([0])
     core.task.sim.state.ue["context"] = START * SCALE
     core.task.scorer.reset(core.task.sim, np.array([0]))
@@ -78,11 +82,11 @@ def test_a_rest_is_merged_when_it_arrives(scar: int, bits: int) -> None:
     assert core.task.sim.state.ue["healthy"][0, 1] and later.kl[0, 1] == 0.0, "the other session never moved"
 
 
-def test_a_rest_that_is_dropped_never_comes_and_the_session_can_move_again() -> None:
+def test_a_session_that_moves_again_gives_up_the_rest_that_has_not_come() -> None:
     core = begin()
     session, backend = by_hand(core), core.task.scorer.backend
-    step(core, START + 20, resumed(START), {"kind": DROPPED, "context": START + 20})
-    assert not healthy(core) and not core.task.scorer._degraded[0, 0].awaits_rest
+    step(core, START + 20, resumed(START))
+    assert not healthy(core) and core.task.scorer._own[0, 0].awaits_rest
     second = step(core, START + 140, resumed(START + 40, keep=0.9, rest=False))
     backend.migrate([session], [TransferPlan(keep=0.4)])
     backend.advance([session], [20])
@@ -110,7 +114,7 @@ def test_events_that_have_nothing_to_do_change_nothing() -> None:
     core = begin()
     step(core, START, resumed(START, keep=1.0), {"kind": BACKFILLED, "context": START})
     assert healthy(core)
-    for kind in (BACKFILLED, REPAIRED, DROPPED):
+    for kind in (BACKFILLED, REPAIRED):
         core.task.sim.state.ue["healthy"][0, 0] = False
         scores = step(core, START + 5, {"kind": kind, "context": START + 5})
         assert healthy(core) and core.task.scorer.degraded == 0 and scores.kl[0, 0] == 0.0
@@ -142,7 +146,7 @@ def test_a_pending_rest_survives_saving(twice: bool) -> None:
     results = []
     for one in (core, other):
         scores = [step(one, START + 80, events), step(one, START + 150)]
-        rows = one.task.scorer._degraded[0, 0].rows
+        rows = one.task.scorer._own[0, 0].rows
         results.append((scores, rows.kv.numpy().copy(), rows.positions.copy()))
     for name in Scores.names():
         for a, b in zip(results[0][0], results[1][0], strict=True):
@@ -156,8 +160,37 @@ def test_what_was_lost_and_settled_survives_saving() -> None:
     step(core, START + 20, resumed(START))
     step(core, START + 40, {"kind": BACKFILLED, "context": START + 30})
     other = pickle.loads(pickle.dumps(core))
-    one, two = (c.task.scorer._degraded[0, 0] for c in (core, other))
+    one, two = (c.task.scorer._own[0, 0] for c in (core, other))
     assert (one.lost_at, one.part.state) == (two.lost_at, two.part.state) == (START, "merged")
     for name in Scores.names():
         a, b = (getattr(step(c, START + 200), name) for c in (copy.deepcopy(core), copy.deepcopy(other)))
         assert np.array_equal(a, b), name
+
+
+def test_free_sessions_go_on_with_the_answers_that_they_gave() -> None:
+    core = begin(FREE)
+    scorer, backend = core.task.scorer, core.task.scorer.backend
+    session, script = by_hand(core), scorer._script_of((0, 0))
+    scores = step(core, START + 150, resumed(START, keep=0.2, rest=False))
+    backend.migrate([session], [TransferPlan(keep=0.2)])
+    assert_equal(scores, backend.advance([session], [150], own_answers=True))
+    own = scorer._own[0, 0].reference
+    assert np.array_equal(own.tokens, session.reference.tokens) and not np.array_equal(own.tokens, script.tokens)
+    step(core, START + 150, {"kind": REPAIRED, "context": START + 150})
+    assert healthy(core) and scorer.degraded == 0 and (0, 0) in scorer._own, "whole, but it has another history"
+    other = pickle.loads(pickle.dumps(core))
+    again = step(core, START + 170, resumed(START + 160, keep=0.5, rest=False))
+    backend.repair([session])
+    drift = backend.advance([session], [10], own_answers=True)
+    backend.migrate([session], [TransferPlan(keep=0.5)])
+    assert_equal(again, drift + backend.advance([session], [10], own_answers=True))
+    restored = step(other, START + 170, resumed(START + 160, keep=0.5, rest=False))
+    for name in Scores.names():
+        assert np.array_equal(getattr(restored, name), getattr(again, name)), name
+
+
+def test_free_sessions_that_never_move_have_no_drift_and_need_no_cache_of_their_own() -> None:
+    core = begin(FREE)
+    scores = step(core, START + 200)
+    assert scores.kl.sum() == scores.wrong.sum() == 0 and not core.task.scorer._own
+    assert scores.hot_total.sum() + scores.cold_total.sum() > 0

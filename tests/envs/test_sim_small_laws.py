@@ -113,7 +113,7 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
     event["keep"], event["bits"], event["prefix"], event["snapshot"] = 0.5, 16, 10 * scale, 60 * scale
     state.world["events"] = 1
     scorer.score(core.task.sim)
-    kept = scorer._degraded[0, 0].rows.positions.tolist()
+    kept = scorer._own[0, 0].rows.positions.tolist()
     assert kept[:10] == list(range(10)), "the prefix was rebuilt"
     assert sum(10 <= position < 60 for position in kept) == 25, "half of what the plan may cut"
     assert kept[-90:] == list(range(60, 150)), "tokens that were produced during the migration"

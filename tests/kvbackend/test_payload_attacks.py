@@ -22,16 +22,17 @@ EXPECTED = Expected("m", "t", **SHAPE)
 N_CTX = 60
 
 
-def make(rng: np.random.Generator, bits: int, dtype: str, count: int) -> bytes:
+def make(rng: np.random.Generator, bits: int, dtype: str, count: int, **said: str) -> bytes:
     positions = np.sort(rng.choice(N_CTX, count, replace=False))
     kv = torch.from_numpy(rng.standard_normal((count, 2, 2, 1, 4)).astype(np.float32))
-    header = Header("m", "t", "d", N_CTX, 0, count, bits, dtype, 2, 1, 4, 0.5, N_CTX)
+    header = Header("m", "t", "d", N_CTX, 0, count, bits, dtype, 2, 1, 4, 0.5, N_CTX, **said)
     return bytes(pack(header, positions, kv))
 
 
 def payloads() -> list[bytes]:
     rng = np.random.default_rng(0)
-    return [make(rng, bits, dtype, count) for bits, dtype in FORMATS for count in (1, 5, 33)]
+    alone = [make(rng, bits, dtype, count) for bits, dtype in FORMATS for count in (1, 5, 33)]
+    return [*alone, make(rng, 16, "float16", 9, rest="0a" * 16), make(rng, 8, "float16", 9, completes="0a" * 8)]
 
 
 def truncate(rng, blob, others):
@@ -149,7 +150,7 @@ def forged(rng: np.random.Generator, blob: bytes) -> bytes:
     elif kind == 4:
         layers = [layers[:1], layers * 2, [*layers, b""], []][rng.integers(4)]
     else:
-        said.pop(rng.choice(list(said)))
+        said.pop(rng.choice([name for name in said if name not in ("rest", "completes")]))
     text = json.dumps(said, separators=(",", ":")).encode()
     if rng.random() < 0.2:
         name = str(rng.choice(list(LIES)))

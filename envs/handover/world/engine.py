@@ -294,10 +294,10 @@ def decode_iterations(ue, cell, p, iteration_s):
     Roofline of a step that is bound by memory bandwidth; the contexts are those of this instant.
     """
     iteration_s[:] = p.iteration_s
-    if p.kv_token_s > 0.0:
+    if p.kv_token_s > 0.0 or p.ranking > 0.0:
         for u in range(ue.shape[0]):
             if ue[u].active:
-                iteration_s[ue[u].server] += p.kv_token_s * ue[u].held
+                iteration_s[ue[u].server] += compute.share_of_iteration_s(ue[u], p)
     for c in range(cell.shape[0]):
         iteration_s[c] /= cell[c].speed
 
@@ -356,6 +356,7 @@ def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
             me.answer_left -= tokens
             me.context += tokens
             me.held += tokens
+            me.unranked = max(0.0, me.unranked - compute.RANKED_AT_ONCE * tokens)
             me.answer_tokens += tokens
             flow[u].tokens += tokens
             flow[u].latency_s += elapsed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...sim import sessions
-from ...sim.compute import next_cycle, wire_bits
+from ...sim.compute import next_cycle, share_of_iteration_s, wire_bits
 from ...sim.jit import kernel
 from . import chunked, memory
 from .state import (
@@ -216,11 +216,11 @@ def complete(ue, cell, p, now_s, event, world):
 @kernel
 def iteration_s(ue, cell, c, p):
     """One decode iteration of server `c` with the sessions that decode there now [s]."""
-    resident = 0.0
+    total = p.iteration_s
     for u in range(ue.shape[0]):
         if ue[u].streaming and ue[u].phase != INTERRUPTED and ue[u].server == c:
-            resident += ue[u].held
-    return (p.iteration_s + p.kv_token_s * resident) / cell[c].speed
+            total += share_of_iteration_s(ue[u], p)
+    return total / cell[c].speed
 
 
 @kernel

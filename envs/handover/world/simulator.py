@@ -52,13 +52,14 @@ class Simulator:
         link: called with the State after every reset and step, to set `air_s` in another way
             (kvroam.envs.scenes.exact_phy).
         wire_bits: KV cache of one token on the wire [bit] at a precision [bit]; None: serving.kv_bits_per_token.
+        ranking: tokens of prefill that ranking a token of a cache takes (kvroam.kvbackend.scorers).
     """
 
     def __init__(self, scene, phy, *, num_ues: int, interval_s: float, num_envs: int = 1, threads: int = 1,
                  radio: RadioConfig, mobility: MobilityConfig, sessions: SessionConfig, serving: ServingConfig,
                  compute: ComputeConfig, backhaul: BackhaulConfig, trigger: str = "a3",
                  tracks: Tracks | None = None, link=None,
-                 wire_bits: Callable[[int], float] | None = None) -> None:
+                 wire_bits: Callable[[int], float] | None = None, ranking: float = 0.0) -> None:
         require(num_ues >= 1, f"num_ues is {num_ues}: it must be at least 1")
         require(num_envs >= 1, f"num_envs is {num_envs}: it must be at least 1")
         require(0 < interval_s < math.inf, f"interval_s is {interval_s}: it must be above 0 and finite")
@@ -78,7 +79,7 @@ class Simulator:
         self.params = parameters(
             PARAMS, map_params(scene), motion_params(mobility, num_ues, interval_s, tracks),
             radio_params(radio, phy, interval_s), cell_change_params(radio, trigger == "policy"),
-            session_params(sessions, serving), server_params(serving, compute), link_params(backhaul),
+            session_params(sessions, serving), server_params(serving, compute, ranking), link_params(backhaul),
             codec_values(PLAN_BITS, wire_bits or serving.kv_bits_per_token))
         self.scratch = engine.allocate_scratch.py_func(num_ues, self.num_cells)
 
