@@ -23,8 +23,8 @@ RADIO_S = 0.05  # radio interruption [s]
 REESTABLISHMENT_S = 0.2  # after a radio-link failure [s]
 LINK_BPS = 1e9
 # A 16-bit token is 2 * 28 * 4 * 128 * 16 bit; prefill 0.1 ms per token + 2 ms; decoding 25 token/s.
-SERVING = ServingConfig(preset="qwen2.5-7b", prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, decode_tokens_per_s=25.0,
-                        restore_bytes_per_s=10e9, attach_s_per_token=0.0)
+SERVING = ServingConfig(preset="qwen2.5-7b", prefill_s_per_token=1e-4, prefill_overhead_s=2e-3,
+                        decode_tokens_per_s=25.0, restore_bytes_per_s=10e9, attach_s_per_token=0.0)
 KV_BITS = 458_752.0
 FIRST_TOKEN_S = 1 / 25.0
 

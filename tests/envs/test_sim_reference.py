@@ -35,7 +35,8 @@ def arbitrary(generator: np.random.Generator, features: tuple[str, ...], healthy
 FEATURES = (
     ("hold",), ("prompts",), ("chunked",), ("places",), ("variation",), ("hold", "prompts", "chunked"),
     ("hold", "prompts", "chunked", "places", "variation"), ("hold", "prompts", "places", "variation"),
-    ("rests",), ("local",), ("local", "places"), ("near",), ("shared",), ("rests", "local"), ("rests", "near", "prompts", "chunked"),
+    ("rests",), ("local",), ("local", "places"), ("near",), ("shared",), ("rests", "local"),
+    ("rests", "near", "prompts", "chunked"),
     ("rests", "near", "hold", "prompts", "places", "variation"),
     ("rests", "local", "hold", "prompts", "chunked", "places", "variation", "shared"))
 CASES = [(seed, ()) for seed in range(8)] + [

@@ -27,7 +27,7 @@ def fail(ue, u, a3_since_s, p, now_s, flow):
     goes_on = memory.background(me)
     if me.phase != INTERRUPTED:
         me.handover_s, me.felt_s = now_s, 0.0
-    me.then = goes_on if goes_on == FOLLOWING or goes_on == REPAIRING else IDLE
+    me.then = goes_on if goes_on in (FOLLOWING, REPAIRING) else IDLE
     handovers.leave(ue, u)
 
 
