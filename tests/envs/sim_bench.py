@@ -30,7 +30,7 @@ FIRST_TOKEN_S = 1 / 25.0
 
 CALM = dict(
     radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, interruption_s=RADIO_S, q_out_db=-1000.0,
-                      reestablishment_s=REESTABLISHMENT_S, max_air_s=1e-3),
+                      reestablishment_s=REESTABLISHMENT_S, max_air_s=1e-3, load_per_ue=0.1),
     mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
     sessions=SessionConfig(script_tokens=10**6, prompt_tokens=(0.0, 0.0), think_shape=1.0,
                            answer_tokens=(NEVER, 0.0)),

@@ -84,7 +84,7 @@ def test_resume_charges_the_horizon_when_a_pruned_session_arrives_and_nothing_el
 def test_whole_arrivals_are_charged_nothing(medium: int) -> None:
     core, resumed = make_core(RESUME), 0
     core.reset([1])
-    for _ in range(100):
+    for _ in range(150):
         core.step(plans_for(medium))
         resumed += sum(event["kind"] == RESUMED for _, event in core.task.events())
         assert not core.terms[..., DRIFT].any()

@@ -102,3 +102,16 @@ def test_answers_of_fast_servers_have_room(city, phy):
     answers = bench.sim.state.world["answers"][0]
     # A token in 1/8 ms after every pause of 1 ms.
     assert answers == pytest.approx(1.0 / 1.125e-3, abs=1.0) and answers <= bench.sim.state.answer.shape[1]
+
+
+def test_ranking_adds_a_share_of_a_prefill_to_every_iteration_and_prompts_are_ranked_behind_the_stream(city, phy):
+    bench = Bench(city, phy, ues=2)
+    bench.sim.params["ranking"] = 1.25
+    for u in range(2):
+        bench.put(u, streaming=True)
+    bench.ue[1]["unranked"] = 8000.0
+    each = 1.25 * SERVING.prefill_s_per_token
+    bench.step()
+    iteration = FIRST_TOKEN_S + (1 + 17) * each
+    assert bench.flows[0]["tokens"] == pytest.approx([0.1 / iteration] * 2, **CLOSE)
+    assert bench.ue[1]["unranked"] == pytest.approx(8000 - 16 * 0.1 / iteration, **CLOSE)

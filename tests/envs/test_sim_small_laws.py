@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kvroam.envs import make_core
 from kvroam.envs.base.pricing import priced
 from kvroam.envs.handover import rewards
-from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.state import FLOW, INTERRUPTED, KV, RESUMED, TOKEN
@@ -102,7 +102,8 @@ def test_every_price_is_per_its_own_unit() -> None:
 
 
 def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since() -> None:
-    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1))
+    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1),
+                            scoring=ScoringConfig(scorer="window", scope="sequence"))
     core = make_core(config)
     core.reset([0])
     scale, state, scorer = config.serving.context_scale, core.task.sim.state, core.task.scorer
