@@ -168,8 +168,8 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     if when == FETCH:
         made = s.tokens_per_s * ready * bits_per_token
         last = np.minimum(made, s.tokens_per_s * config.interval_s * bits_per_token)
-        cost = (floor + detour + after
-                + price.interruption * s.waits * felt(last / s.rate_bps + attach(option, s, prefix, whole, last, config)))
+        switch_s = last / s.rate_bps + attach(option, s, prefix, whole, last, config)
+        cost = floor + detour + after + price.interruption * s.waits * felt(switch_s)
     else:
         leads = [s.ahead_s * (1.0 + z * ~s.known) for z in _TIMING] if when == EARLY else [np.zeros_like(s.ahead_s)]
         cost = np.zeros(np.broadcast(ready, s.context).shape)
@@ -184,8 +184,8 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             idle = np.maximum(radio, late) - radio + tail
             each = price.interruption * s.waits * idle + after
             if when == EARLY:
-                # Resume on what is there as soon as the prefill has ended and the tokens produced since have come, which
-                # travel behind the rows; all the rest follows.
+                # Resume on what is there once the prefill has ended and the tokens produced since have come, which travel
+                # behind the rows; all the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
                 there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
                 new = s.tokens_per_s * lead * bits_per_token

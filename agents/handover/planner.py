@@ -93,7 +93,8 @@ class GreedyPlanner:
             table = self._table(s, now["free"][e, target] >= view.session_bytes)
             chosen = table.argmin(axis=0)
             for i in range(len(e)):
-                self._write(plans[e[i], u[i]], self.options[chosen[i]], int(target[i]), bool(leaving[i]), float(s.context[i]))
+                self._write(plans[e[i], u[i]], self.options[chosen[i]], int(target[i]), bool(leaving[i]),
+                            float(s.context[i]))
             self._take(now, plans, s, e, u, target)
         return plans
 
