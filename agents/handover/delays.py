@@ -20,7 +20,7 @@ EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
-_GPU_MARGIN = 1.5  # prefills take longer than expected: others ask, too
+_GPU_MARGIN = 2.5  # prefills take longer than expected: others ask, too
 _LEAST_FIRST = 0.05  # migration.LEAST_FIRST: the least share of the rows on which a session resumes
 PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
@@ -184,12 +184,12 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             idle = np.maximum(radio, late) - radio + tail
             each = price.interruption * s.waits * idle + after
             if when == EARLY:
-                # Resume on what is there once the prefill has ended and the tokens produced since have come, which travel
-                # behind the rows; all the rest follows.
+                # Resume on what is there once the prefill has ended and the tokens produced since have come;
+                # they travel behind the rows. All the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
                 there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
                 new = s.tokens_per_s * lead * bits_per_token
-                soon = np.maximum(radio, np.maximum(gpu_late, new / s.rate_bps)) - radio
+                soon = np.maximum(radio, np.maximum(gpu_late, new / fair)) - radio
                 short = (price.interruption * s.waits * (soon + attach(option, s, prefix, whole, new, config))
                          + degraded(there, (1.0 - there) * rows / fair))
                 each = np.where(fills & (bits > 0.0), np.minimum(each, short), each)
