@@ -28,8 +28,9 @@ from ..base import label
 from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
 from .plans import can_repair, next_cell, reactive_plans
 
-_SURE_AT, _SURE_AHEAD = 0.95, 0.03  # how often a predicted handover comes, and what each second ahead takes from it
+_SURE_AT, _SURE_AHEAD = 0.95, 0.08  # how often a plan for a predicted handover holds; less each second ahead
 _MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
+_CHANGE_S = 1.0  # a preparation is dropped for another cell only if the handover there is so near
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
 _BACKGROUND = 0.1  # bandwidth weight of what follows
 
@@ -76,7 +77,7 @@ class GreedyPlanner:
         behind = (server != radio) & (phase == IDLE)
         soon = (cell >= 0) & (in_s <= self.horizon_s) & (cell != server)
         # What follows would be lost with a new preparation: it gets the time that there is.
-        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell))
+        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < _CHANGE_S))
                  | ((phase != INTERRUPTED) & (phase != PREPARING) & (in_s < 0.5)))
         wanted = soon | behind
         if not wanted.any():
