@@ -77,7 +77,7 @@ def best_prefix(setting: Setting, tau: np.ndarray, context: np.ndarray) -> int:
 
 
 def equations(setting: Setting, tau: np.ndarray, context: np.ndarray, prefix: int) -> float:
-    """The worst user's delay by the paper's equations: one batch after the last handover, one transfer at a time [s]."""
+    """The worst user's delay by the equations [s]: one batch after the last handover, one transfer at a time."""
     ready = math.ceil(tau[-1] / setting.cycle_s) * setting.cycle_s + setting.prefill_overhead_s
     ready += setting.prefill_s_per_token * min(prefix, context.max())
     free, worst = 0.0, ready - tau[0] if prefix > 0 else 0.0
@@ -205,14 +205,15 @@ def findings(points: list[Point]) -> list[Finding]:
     need = {name: _crossing([(x, at(points, crowd, name, x, DELAY).mean - value) for x in SWEEPS[4][1]])
             for name, value in (("tHO", 1.25), ("cHO", 3.35))}
     close = f"the handovers fall within .5 s, as stated; with them tHO takes 1.25 s only if contexts reach " \
-            f"{need['tHO']:.1f} thousand tokens, and cHO takes 3.35 s if they reach {need['cHO']:.1f}: no C_max gives " \
-            "both, a wider spread of the handovers would"
+            f"{need['tHO']:.1f} thousand tokens, and cHO takes 3.35 s if they reach {need['cHO']:.1f}: no C_max " \
+            "gives both, a wider spread of the handovers would"
     found = [
         Finding("ctHO against cHO at 2 Gbit/s", "up to 3.1x lower", spread(cho, "x"), "3.1x, 10 %",
                 judge(cho.low, cho.high, *share_of(3.1)),
                 "C_max of this sweep is not known to us; " + close),
         Finding("ctHO against tHO over prefill speeds", "up to 3.7x lower",
-                f"{spread(slow[-1], 'x')} at {slow[-1].x:g} to {spread(slow[0], 'x')} at {slow[0].x:g} thousand tokens/s",
+                f"{spread(slow[-1], 'x')} at {slow[-1].x:g} to {spread(slow[0], 'x')} at {slow[0].x:g} thousand "
+                "tokens/s",
                 "3.7x, 10 %, at the slowest speed", UNCHECKED,
                 "the slowest speed of the paper's sweep is not known to us, and the factor depends on it"),
         Finding("order for 12 users", "ctHO < tHO < cHO", " < ".join(sorted(twelve, key=lambda n: twelve[n].mean)),
@@ -247,7 +248,8 @@ def remarks(points: list[Point]) -> list[Remark]:
     off = max(p.mean for p in points if p.quantity == ERROR)
     fitted = "wide: spread and C_max were picked from 16 pairs for coming close to the paper's values"
     return [
-        Remark("cHO for 12 users", "3.35 s", spread(at(points, users, "cHO", 12, DELAY), " s"), "C_max is fitted to it"),
+        Remark("cHO for 12 users", "3.35 s", spread(at(points, users, "cHO", 12, DELAY), " s"),
+               "C_max is fitted to it"),
         Remark("ctHO, tHO, cHO for 12 users, wide", "0.95, 1.25, 3.35 s", ", ".join(spread(p) for p in twelve) + " s",
                fitted),
         Remark("ctHO against cHO at 2 Gbit/s, wide", "up to 3.1x lower",

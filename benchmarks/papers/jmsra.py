@@ -152,5 +152,5 @@ NOTES = """
 This is a reconstruction, not a reproduction: we know the abstract only, so "agrees" means that our model shows what the
 paper says in words. The model (kvroam/agents/handover/jmsra.py): latency is prefill plus decoding plus bits over rate
 plus what the receiver does; agents whose computers differ by a factor of four and links between 0.5 and 6 bit/s/Hz
-share one band.
+share one band. The ranges of the sweeps are ours too.
 """
