@@ -46,4 +46,6 @@ def reestablish(ue, u, plan, rsrp_dbm, cell, hops, p, now_s, interval_s, flow):
             handovers.follow(ue, u, plan, cell, hops, p, now_s, interval_s, flow)
         elif me.then == IDLE:
             cancel(ue, u, flow)
+    elif me.then == IDLE and me.target != me.server:
+        handovers.arrive(ue, u, plan, hops, p)
     handovers.leave(ue, u)
