@@ -105,9 +105,9 @@ def _write_compiled(raw: np.ndarray, header: Header, layer: torch.Tensor, index:
     """As `write`, for rows `index` of a layer on the CPU."""
     if raw.ctypes.data % 2:
         aligned = np.empty_like(raw)
-        finite = _write_compiled(aligned, header, layer, index)
+        fine = _write_compiled(aligned, header, layer, index)
         raw[:] = aligned
-        return finite
+        return fine
     numbers = layer if layer.dtype == torch.float16 else layer.float()
     words, stride = _words(numbers if _flat(numbers) else numbers.contiguous())
     sizes, parts = (KEY_GROUP, header.kv_heads, header.head_dim), _parts(raw, header)

@@ -19,7 +19,7 @@ _BEYOND_HALF = 0x477FF000  # bits of 65520, the least float32 that rounds to inf
 _ROUNDER = 12582912.0  # 1.5 * 2 ** 23: a float32 added to it is rounded to an integer, in the lowest bits of the sum
 
 
-def quantise_scratch(sizes: tuple[int, int, int], dtype: type) -> tuple:
+def quantise_scratch(sizes: tuple[int, int, int], dtype: np.dtype) -> tuple:
     """Memory for `quantise_groups` of words of a dtype; a kernel that owns none need not count who holds an array."""
     group, heads, dim = sizes
     width, ordered = heads * dim, np.int16 if dtype == np.uint16 else np.int32

@@ -13,6 +13,7 @@ from .rows import array_of
 from .session import Session
 
 _LOGITS_AT_ONCE = 1 << 22  # numbers in one block of logits
+_PASS_TOKENS = 64  # [tokens] whose forward pass takes as long as what every pass costs beside its tokens
 
 
 def feed_freely(llm: LanguageModel, batch_tokens: int, sessions: list[Session], steps: list[int]) -> Drift:
@@ -88,11 +89,28 @@ def feed(
                 newest[i] = session.reference.hidden[session.length - 1]
         elif step:
             degraded.append(i)
-    degraded.sort(key=lambda i: sessions[i].stored)
-    while degraded:
-        chunk, degraded = _micro_batch(batch_tokens, sessions, steps, degraded)
-        _feed_degraded(llm, drift, chunk, [sessions[i] for i in chunk], [steps[i] for i in chunk], move, newest)
+    for group in _alike(steps, degraded):
+        group.sort(key=lambda i: sessions[i].stored)
+        while group:
+            chunk, group = _micro_batch(batch_tokens, sessions, steps, group)
+            _feed_degraded(llm, drift, chunk, [sessions[i] for i in chunk], [steps[i] for i in chunk], move, newest)
     return drift
+
+
+def _alike(steps: list[int], order: list[int]) -> list[list[int]]:
+    """Groups of sessions that read about as many tokens: most read one, and a few that have waited read dozens.
+
+    Padding in one forward pass costs as much as its tokens do, another pass as much as `_PASS_TOKENS`.
+    """
+    groups: list[list[int]] = []
+    longest = padding = 0
+    for i in sorted(order, key=lambda i: -steps[i]):
+        padding += longest - steps[i]
+        if not groups or padding > _PASS_TOKENS:
+            groups.append([])
+            longest, padding = steps[i], 0
+        groups[-1].append(i)
+    return groups
 
 
 def _micro_batch(
