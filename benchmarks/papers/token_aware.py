@@ -176,8 +176,9 @@ def answer(points: list[Point]) -> str:
     best = min(ways, key=lambda way: max(p.mean for p in lost[way]))
     true = {AGREES: "It is true", UNCHECKED: "It comes nearest to being true", DIFFERS: "Never quite; it comes nearest"}
     saved = 100.0 - near(points, "pending", *best, KL).x
-    return (f"**When is \"90 % lower latency, negligible effect\" true?** {true[verdict_of(lost[best], MOST_LOST)]} for "
-            f"what a session answers, with {route(*best)}, which saves {saved:.0f} % of the bytes and loses "
+    start = true[verdict_of(lost[best], MOST_LOST)]
+    return (f"**When is \"90 % lower latency, negligible effect\" true?** {start} for what a "
+            f"session answers, with {route(*best)}, which saves {saved:.0f} % of the bytes and loses "
             f"{ends(best, LOST, 0)} % of the answers, depending on the situation; it is not true with the paper's "
             f"attention sum at keep 0.1 ({ends(ROUTES[0], LOST, 0)} % lost), nor for the next words, which drift by "
             f"{ends(best, KL, 2)} nats per token even so.")
