@@ -10,7 +10,7 @@ from functools import partial
 from tqdm import tqdm
 
 from kvroam import commands
-from kvroam.benchmarks.papers.rows import report, save
+from kvroam.benchmarks.papers.rows import from_csv, report, save, to_csv
 from kvroam.benchmarks.papers.summary import summarise
 from kvroam.errors import ConfigError
 from kvroam.files import write_whole
@@ -24,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     commands.add_out(parser, "runs/papers", "a CSV, a figure and a page per paper, and the summary README.md")
     parser.add_argument("--samples", type=int, help="random instances per point (default: each paper's own)")
     commands.add_seed(parser, what="seed of the instances")
+    parser.add_argument("--measured", action="store_true", help="figures and pages of the CSV files that --out holds")
     commands.add_quiet(parser)
 
 
@@ -37,8 +38,12 @@ def execute(args: argparse.Namespace) -> None:
     for name in args.papers or PAPERS:
         paper = importlib.import_module(f"kvroam.benchmarks.papers.{name.replace('-', '_')}")
         samples = args.samples or paper.SAMPLES
-        with tqdm(total=paper.STEPS, unit="point", desc=name, leave=False, disable=args.quiet) as bar:
-            points = paper.run(samples, args.seed, bar.update)
+        if args.measured:
+            text = (args.out / f"{name}.csv").read_text(encoding="utf-8")
+        else:
+            with tqdm(total=paper.STEPS, unit="point", desc=name, leave=False, disable=args.quiet) as bar:
+                text = to_csv(paper.run(samples, args.seed, bar.update))
+        points = from_csv(text)  # pages say what the files say
         line = f"python -m kvroam.benchmarks.papers {name} --samples {samples} --seed {args.seed}"
         page = report(paper.TITLE, line, points, paper.findings(points), paper.remarks(points), paper.tables(points),
                       paper.NOTES)

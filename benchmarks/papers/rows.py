@@ -158,7 +158,10 @@ def report(title: str, command: str, points: Sequence[Point], findings: Sequence
              "intervals in brackets. [What the verdicts mean](README.md).", "",
              "| the paper says | reported | measured here | tolerance | verdict |", "| --- | --- | --- | --- | --- |"]
     lines += [f"| {f.claim} | {f.paper} | {f.here} | {f.tolerance} | {f.verdict} |" for f in findings]
-    if why := [f"- *{f.claim}*: {f.why}" for f in findings if f.why]:
+    reasons: dict[str, list[str]] = {}
+    for f in findings:
+        reasons.setdefault(f.why, []).append(f"*{f.claim}*")
+    if why := [f"- {'; '.join(claims)}: {why}." for why, claims in reasons.items() if why]:
         lines += ["", "Reasons:", "", *why]
     if remarks:
         lines += ["", "## Outside the verdicts", "", "| what | reported | here | why it is no evidence |",

@@ -25,7 +25,7 @@ from kvroam.benchmarks.papers.rows import (
 )
 
 TITLE = "Token-aware mobility plane: what a lower migration latency costs (clawRxiv 2604.01548)"
-SAMPLES = 32
+SAMPLES = 96
 # Name of each scorer, and the tokens of prefill that it spends on ranking one token of a cache.
 SCORERS = {"attention-sum-raw": ("attention sum (the paper's)", 0.0), "window": ("last window", 0.0),
            "expected-attention": ("expected attention", 0.0), "reconstruction": ("reconstruction", 1.125),
@@ -38,7 +38,7 @@ QUANTITIES = (KL, HOT, COLD, LOST, STRICT)
 STEPS = len(SITUATIONS) * (1 + len(SCORERS) * len(KEEPS)) * len(BITS)
 # What counts as negligible: so many of the answers that the whole cache gives, and so much drift.
 MOST_LOST, MOST_DRIFT = 5.0, 0.05
-LEAST_SAVED = 89.0  # [%]; headers and positions may take 1 % of the whole cache
+LEAST_SAVED = 89.0  # [%]; headers and positions may take 1 %
 # Ways to save 90 % of the bytes: scorer, kept fraction, bits.
 ROUTES = (("attention-sum-raw", 0.1, 16), ("window", 0.1, 16), ("expected-attention", 0.1, 16),
           ("reconstruction", 0.1, 16), ("expected-attention", 0.25, 4), ("reconstruction", 0.25, 4))
@@ -145,6 +145,8 @@ def findings(points: list[Point]) -> list[Finding]:
 def _why(verdict: str, lost: list[Point], way: tuple[str, float, int]) -> str:
     if verdict == AGREES:
         return ""
+    if verdict == UNCHECKED:
+        return "the interval crosses the tolerance's edge in a situation; more scripts would tell"
     worst = max(zip(SITUATIONS, lost, strict=True), key=lambda pair: pair[1].mean)[0]
     if way[0] == "reconstruction":
         return f"so few tokens do not hold every fact of a session ({worst} is the worst)"
@@ -164,19 +166,22 @@ def remarks(points: list[Point]) -> list[Remark]:
 
 def answer(points: list[Point]) -> str:
     """When the claim is true, in one sentence."""
+    def ends(way: tuple[str, float, int], quantity: str, digits: int) -> str:
+        found = [near(points, s, *way, quantity).mean for s in SITUATIONS]
+        return f"{min(found):.{digits}f} to {max(found):.{digits}f}"
+
     ways = [way for way in product(SCORERS, KEEPS, BITS)
             if min(100.0 - near(points, s, *way, KL).x for s in SITUATIONS) >= LEAST_SAVED]
-    worst = {way: max((near(points, s, *way, LOST) for s in SITUATIONS), key=lambda p: p.mean) for way in ways}
-    best = min(worst, key=lambda way: worst[way].mean)
-    drift = max(near(points, s, *best, KL).mean for s in SITUATIONS)
-    good = [way for way in ways if verdict_of([near(points, s, *way, LOST) for s in SITUATIONS], MOST_LOST) == AGREES]
-    start = f"true for {'; '.join(route(*way) for way in good)}" if good else "with none of these scorers fully true"
-    summed = worst["attention-sum-raw", 0.1, 16]
-    return (f"**When is \"90 % lower latency, negligible effect\" true?** On the embedded model it is {start}: "
-            f"{route(*best)} comes closest, with {spread(worst[best], ' %', 0)} of the answers lost in its worst "
-            f"situation and a drift of up to {drift:.2f} nats per token, while the paper's attention sum at keep 0.1 "
-            f"loses {spread(summed, ' %', 0)}; so it takes a scorer that finds what may be asked later, few bits "
-            "instead of few tokens, and a use that forgives changed wording.")
+    lost = {way: [near(points, s, *way, LOST) for s in SITUATIONS] for way in ways}
+    best = min(ways, key=lambda way: max(p.mean for p in lost[way]))
+    true = {AGREES: "It is true", UNCHECKED: "It comes nearest to being true", DIFFERS: "Never quite; it comes nearest"}
+    saved = 100.0 - near(points, "pending", *best, KL).x
+    start = true[verdict_of(lost[best], MOST_LOST)]
+    return (f"**When is \"90 % lower latency, negligible effect\" true?** {start} for what a "
+            f"session answers, with {route(*best)}, which saves {saved:.0f} % of the bytes and loses "
+            f"{ends(best, LOST, 0)} % of the answers, depending on the situation; it is not true with the paper's "
+            f"attention sum at keep 0.1 ({ends(ROUTES[0], LOST, 0)} % lost), nor for the next words, which drift by "
+            f"{ends(best, KL, 2)} nats per token even so.")
 
 
 def tables(points: list[Point]) -> str:
