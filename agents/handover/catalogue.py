@@ -17,6 +17,7 @@ from .constant import Constant
 from .ctho import CtHO
 from .fixed import CacheHandover, Fetch, SplitHandover, Stay, TokenAware, TokenHandover
 from .foresight import Foresight
+from .hindsight import Hindsight
 from .jmsra import JMSRA
 from .pallas import Pallas
 from .planner import GreedyPlanner
@@ -82,8 +83,12 @@ _ENTRIES: dict[str, Entry] = {
         "ours", "the drift of docs/sweep.csv; no other transfer begins meanwhile",
         lambda config: dict(config=config)),
     "foresight": Entry(
-        Foresight, "Upper bound, not a competitor: prepares exactly in time for the handovers that will come.",
+        Foresight, "The greedy planner with a perfect predictor: prepares exactly in time. Not a competitor.",
         "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config)),
+    "hindsight": Entry(
+        Hindsight, "A bound, not a competitor: follows the best plan that a search found for every single handover.",
+        "ours", "it knows the episode; the drift of docs/sweep.csv; event A3 decides the handovers",
+        lambda config: dict(config=config)),
 }
 
 # Names for arguments that are often wanted.

@@ -20,12 +20,13 @@ def amounts(flow: np.ndarray, kl: np.ndarray) -> np.ndarray:
         kl: KL divergence from the whole cache, summed over the step's tokens [E, U] [nat].
     """
     out = np.empty((*kl.shape, len(NAMES)))
-    _amounts(flow.reshape(-1), kl.reshape(-1), out.reshape(-1, len(NAMES)))
+    write_amounts(flow.reshape(-1), kl.reshape(-1), out.reshape(-1, len(NAMES)))
     return out
 
 
 @kernel
-def _amounts(flow, kl, out):
+def write_amounts(flow, kl, out):
+    """The same for N UEs, FLOW [N] and `kl` [N], written into `out` [N, len(NAMES)]."""
     for u in range(flow.shape[0]):
         did, row = flow[u], out[u]
         row[_TERM.interruption] = did.interruption_s

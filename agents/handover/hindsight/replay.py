@@ -1,0 +1,268 @@
+"""Plan books, followed in the real simulator: from any step of an episode that was recorded, for any number of steps.
+
+A tape holds what the simulator was at the start of every step, so that to try another option for one handover only the
+steps are simulated in which it makes a difference.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ....envs.handover.rewards import write_amounts
+from ....envs.handover.world import engine
+from ....envs.handover.world.state import (
+    CONTINUE,
+    DETOUR,
+    INTERRUPTED,
+    State,
+    Tables,
+)
+from ....envs.handover.world.state import STAY as NO_HANDOVER
+from ....envs.sim.jit import entry, kernel
+from ..charges import DriftTable, follow_caches
+from .book import BITS, FETCH, KEEP, MEDIUM, WEIGHT, WHEN
+from .calendar import Calendar
+
+_SAME_BITS = 1e5  # transfers that differ by less have the same left to send
+
+
+class Tape(NamedTuple):
+    """An episode of S steps under one book: what was there at the start of every step."""
+
+    ue: np.ndarray  # UE [S + 1, U]
+    cell: np.ndarray  # CELL [S + 1, C]
+    world: np.ndarray  # WORLD [S + 1]
+    rsrp_dbm: np.ndarray  # [S + 1, U, C]
+    a3_since_s: np.ndarray  # [S + 1, U, C]
+    rate: np.ndarray  # of the drift [S + 1, U] [nat per measured token]
+    spent: np.ndarray  # cost up to there [S + 1]
+    read: np.ndarray  # measured tokens read up to there [S + 1, U]
+    share: np.ndarray  # the step took every rate r to share * max(r, least) [S + 1, U]
+    least: np.ndarray  # [S + 1, U]
+
+
+class Rules(NamedTuple):
+    """What stays the same in an episode: the world, its prices, and the calendar."""
+
+    params: np.ndarray
+    tables: Tables
+    calendar: Calendar
+    levels: np.ndarray  # book.LEVELS
+    prices: np.ndarray  # [T]
+    drift: DriftTable
+
+
+class Desk(NamedTuple):
+    """Working memory: one environment, its plans, and what a step costs."""
+
+    state: State
+    scratch: engine.Scratch
+    plan: np.ndarray  # PLAN [1, U]
+    at: np.ndarray  # [U]
+    rate: np.ndarray
+    kl: np.ndarray
+    share: np.ndarray
+    least: np.ndarray
+    amounts: np.ndarray  # [U, T]
+
+
+@kernel
+def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
+    """The plans of one environment for a step, as its book says, PLAN [U].
+
+    The option of the next change is in force from its lead time on, or from the interval of the change itself; before
+    that, and as long as the last change interrupts the session, the option of the last change is.
+    """
+    for u in range(ue.shape[0]):
+        it, nxt = plan[u], when.coming[step, u]
+        it.target, it.medium, it.keep, it.bits, it.weight = CONTINUE, DETOUR, 1.0, 16, 1.0
+        it.prefix, it.prefill_delay_s, it.handover = -1, 0.0, NO_HANDOVER
+        k, ahead = nxt - 1, False
+        if nxt < when.count[u]:
+            lead_s = levels[WHEN, book[u, nxt, WHEN]]
+            if when.step[u, nxt] == step:
+                k, ahead = nxt, True
+            elif lead_s > 0.0 and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s:
+                if ue[u].phase != INTERRUPTED:
+                    k, ahead = nxt, True
+        if k < 0:
+            continue
+        row = book[u, k]
+        lead_s = levels[WHEN, row[WHEN]]
+        it.weight = levels[WEIGHT, row[WEIGHT]]
+        it.keep, it.bits = levels[KEEP, row[KEEP]], np.int32(levels[BITS, row[BITS]])
+        if ahead:
+            it.medium = DETOUR if lead_s < 0.0 else np.int32(levels[MEDIUM, row[MEDIUM]])
+            if lead_s > 0.0:
+                it.target = when.cell[u, k]
+        elif lead_s == FETCH and ue[u].server != ue[u].radio:
+            it.medium, it.target = np.int32(levels[MEDIUM, row[MEDIUM]]), ue[u].radio
+
+
+@kernel
+def load(tape: Tape, step, desk: Desk):
+    """Put the simulator where the tape was at the start of a step."""
+    state = desk.state
+    state.world[0] = tape.world[step]
+    for c in range(state.cell.shape[1]):
+        state.cell[0, c] = tape.cell[step, c]
+    for u in range(state.ue.shape[1]):
+        state.ue[0, u] = tape.ue[step, u]
+        desk.rate[u] = tape.rate[step, u]
+        desk.at[u] = tape.ue[step, u].context
+        for c in range(state.cell.shape[1]):
+            state.rsrp_dbm[0, u, c] = tape.rsrp_dbm[step, u, c]
+            state.a3_since_s[0, u, c] = tape.a3_since_s[step, u, c]
+
+
+@kernel
+def record(tape: Tape, step, desk: Desk):
+    """Write down where the simulator is at the start of a step."""
+    state = desk.state
+    tape.world[step] = state.world[0]
+    for c in range(state.cell.shape[1]):
+        tape.cell[step, c] = state.cell[0, c]
+    for u in range(state.ue.shape[1]):
+        tape.ue[step, u] = state.ue[0, u]
+        tape.rate[step, u] = desk.rate[u]
+        for c in range(state.cell.shape[1]):
+            tape.rsrp_dbm[step, u, c] = state.rsrp_dbm[0, u, c]
+            tape.a3_since_s[step, u, c] = state.a3_since_s[0, u, c]
+
+
+@kernel
+def advance(step, book, rules: Rules, desk: Desk):
+    """One step under a book; returns what it costs, mean over the UEs."""
+    state, p = desk.state, rules.params[0]
+    ue = state.ue[0]
+    write_plans(step, p.dt, ue, book, rules.levels, rules.calendar, desk.plan[0])
+    engine.advance(0, 1, state, desk.plan, rules.params, rules.tables, desk.scratch)
+    follow_caches(ue, state.event[0], state.world[0].events, rules.drift, p.context_scale, desk.at, desk.rate,
+                  desk.kl, desk.share, desk.least)
+    write_amounts(state.flow[0], desk.kl, desk.amounts)
+    cost = 0.0
+    for u in range(ue.shape[0]):
+        for term in range(rules.prices.shape[0]):
+            cost += rules.prices[term] * desk.amounts[u, term]
+    return cost / ue.shape[0]
+
+
+@entry
+def play(first, book, rules: Rules, desk: Desk, tape: Tape):
+    """Follow a book to the end of the episode from where the simulator is, the start of step `first`, and record."""
+    steps = tape.spent.shape[0] - 1
+    if first == 0:
+        tape.spent[0] = 0.0
+        tape.read[0] = 0.0
+    record(tape, first, desk)
+    for step in range(first, steps):
+        cost = advance(step, book, rules, desk)
+        record(tape, step + 1, desk)
+        tape.spent[step + 1] = tape.spent[step] + cost
+        for u in range(desk.rate.shape[0]):
+            tape.read[step + 1, u] = tape.read[step, u] + desk.state.flow[0, u].tokens / rules.params[0].context_scale
+            tape.share[step, u], tape.least[step, u] = desk.share[u], desk.least[u]
+
+
+@entry
+def branch(first, book, rules: Rules, desk: Desk, tape: Tape, onto: Tape):
+    """`play` from the start of step `first` of a tape, recorded onto another one that is the same up to there."""
+    load(tape, first, desk)
+    onto.spent[first] = tape.spent[first]
+    for u in range(desk.rate.shape[0]):
+        onto.read[first, u] = tape.read[first, u]
+    play(first, book, rules, desk, onto)
+
+
+@entry
+def copy_from(first, tape: Tape, onto: Tape):
+    """Copy a tape onto another one, from step `first` on."""
+    for step in range(first, tape.spent.shape[0]):
+        onto.world[step], onto.spent[step] = tape.world[step], tape.spent[step]
+        for c in range(tape.cell.shape[1]):
+            onto.cell[step, c] = tape.cell[step, c]
+        for u in range(tape.ue.shape[1]):
+            onto.ue[step, u] = tape.ue[step, u]
+            onto.rate[step, u], onto.read[step, u] = tape.rate[step, u], tape.read[step, u]
+            onto.share[step, u], onto.least[step, u] = tape.share[step, u], tape.least[step, u]
+            for c in range(tape.cell.shape[1]):
+                onto.rsrp_dbm[step, u, c] = tape.rsrp_dbm[step, u, c]
+                onto.a3_since_s[step, u, c] = tape.a3_since_s[step, u, c]
+
+
+@kernel
+def back_in_step(tape: Tape, step, desk: Desk):
+    """Whether the sessions are where they were on the tape: nothing goes on that did not go on there."""
+    for u in range(tape.ue.shape[1]):
+        was, now = tape.ue[step, u], desk.state.ue[0, u]
+        if (now.phase != was.phase or now.server != was.server or now.target != was.target or now.job != was.job
+                or abs(now.bits_left - was.bits_left) > _SAME_BITS):
+            return False
+    return True
+
+
+@kernel
+def drift_to_come(tape: Tape, step, u, rate):
+    """Nats that the cache of UE `u` would still lose after `step` if it lost `rate` per token there."""
+    total, last = 0.0, tape.spent.shape[0] - 1
+    for later in range(step, last):
+        if tape.share[later, u] != 1.0 or tape.least[later, u] > 0.0:
+            rate = tape.share[later, u] * max(rate, tape.least[later, u])
+        if rate == 0.0:
+            break
+        total += rate * (tape.read[later + 1, u] - tape.read[later, u])
+    return total
+
+
+@entry
+def try_options(u, k, options, firsts, latest, price_of_drift, book, rules: Rules, desk: Desk, tape: Tape, now, gain):
+    """How much each option for one change of cell would add to the cost of the episode on the tape.
+
+    Every option is simulated until everything is as it was on the tape, or up to step `latest`; what its drift will
+    still cost is added. One that is certain to be worse than the best so far is given up.
+
+    Args:
+        u, k: the k-th change of cell of UE u.
+        options: int8 [N, LEVERS].
+        firsts: int64 [N], the first step in which the option may make a difference.
+        latest: step at which the comparison ends.
+        price_of_drift: per nat and UE.
+        book: int8 [U, K, LEVERS], of the tape; it is as before afterwards.
+        now: int8 [LEVERS], what the book says for that change.
+        gain: float64 [N], written: the added cost; inf where it was given up.
+
+    Returns:
+        Steps that were simulated.
+    """
+    done, best = 0, 0.0
+    begins = latest
+    for i in range(options.shape[0]):
+        begins = min(begins, firsts[i])
+    settled = max(rules.calendar.step[u, k] + 1, begins + 1)
+    for i in range(options.shape[0]):
+        for lever in range(now.shape[0]):
+            book[u, k, lever] = options[i, lever]
+        load(tape, firsts[i], desk)
+        added, step, given_up = 0.0, firsts[i], False
+        while step < latest:
+            added += advance(step, book, rules, desk) - (tape.spent[step + 1] - tape.spent[step])
+            step += 1
+            if added - (tape.spent[latest] - tape.spent[step]) > best:
+                given_up = True
+                break
+            if step >= settled and back_in_step(tape, step, desk):
+                break
+        done += step - firsts[i]
+        gain[i] = np.inf
+        if not given_up:
+            for v in range(desk.rate.shape[0]):
+                if desk.rate[v] != tape.rate[step, v]:
+                    more = drift_to_come(tape, step, v, desk.rate[v]) - drift_to_come(tape, step, v, tape.rate[step, v])
+                    added += price_of_drift * more
+            gain[i] = added
+            best = min(best, added)
+    for lever in range(now.shape[0]):
+        book[u, k, lever] = now[lever]
+    return done

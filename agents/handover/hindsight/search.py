@@ -1,0 +1,235 @@
+"""The search: coordinate descent over a plan book, every move checked by the simulator itself.
+
+It starts from the best of some books that say the same for every change of cell. Then it visits the changes in random
+order, tries other options for each, simulating only the steps in which they make a difference, and keeps the best if a
+replay of the rest of the episode confirms that the whole costs less. So the cost never rises, and what is returned is
+the cost of one replay from the first step to the last.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ....envs.handover.config import HandoverConfig
+from ....envs.handover.world.simulator import Simulator, idle_plans
+from ....envs.handover.world.state import KV, SPLIT, TOKEN
+from ....errors import require
+from ..charges import drift_arrays, prices_of
+from . import replay
+from .book import BITS, FETCH, KEEP, LEVELS, LEVERS, MEDIUM, STAY, WHEN, Limits, everything, level, row
+from .calendar import Calendar, alone, calendar
+
+_AFTER_S = 15.0  # effects of an option are followed for so long after its change of cell, and after the next one
+_ENOUGH = 1e-9  # a smaller gain is rounding
+
+
+@dataclass
+class Found:
+    """What a search has found for one episode."""
+
+    book: np.ndarray  # int8 [U, K, LEVERS]
+    cost: float  # of the episode, mean over the UEs
+    used: float  # simulated steps, in episodes
+    curve: list[tuple[float, float]] = field(default_factory=list)  # (episodes used, cost) at every improvement
+
+
+class Episode:
+    """One episode that can be replayed: its calendar, and two tapes.
+
+    Args:
+        sim: a simulator; it is not touched.
+        env: which of its environments, whose keys say which episode.
+        config: of the environment.
+    """
+
+    def __init__(self, sim: Simulator, env: int, config: HandoverConfig) -> None:
+        self.config, self.steps, self._sim = config, config.max_steps, alone(sim, env)
+        self.calendar: Calendar = calendar(self._sim, self.steps)
+        ues, prices = config.num_ues, prices_of(config)
+        self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices, drift_arrays())
+        self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), *(np.zeros(ues) for _ in range(5)),
+                                np.zeros((ues, len(prices))))
+        self.tape, self.other = (_blank_tape(self._sim, self.steps) for _ in range(2))
+        self.changes = [(u, k) for u in range(ues) for k in range(self.calendar.count[u])]
+
+    def book(self, levels: np.ndarray) -> np.ndarray:
+        """The book that says the same for every change, int8 [U, K, LEVERS]."""
+        return np.broadcast_to(levels, (*self.calendar.cell.shape, len(LEVERS))).copy()
+
+    def cost(self, book: np.ndarray) -> float:
+        """What the whole episode costs under a book, mean over the UEs; `other` has the tape of it."""
+        self._sim.reset()
+        self.desk.rate[:], self.desk.at[:] = 0.0, self.desk.state.ue["context"][0]
+        replay.play(0, book, self.rules, self.desk, self.other)
+        return float(self.other.spent[-1])
+
+    def keep(self) -> None:
+        """The tape of the last `cost` becomes the one that options are compared with."""
+        self.tape, self.other = self.other, self.tape
+
+    def first(self, u: int, k: int, levels: np.ndarray) -> int:
+        """The first step in which a row of the book may make a difference for the k-th change of UE u."""
+        at, after = int(self.calendar.step[u, k]), int(self.calendar.step[u, k - 1]) + 1 if k else 0
+        lead_s = max(0.0, float(LEVELS[WHEN, levels[WHEN]]))
+        begins = int((self.calendar.time_s[u, k] - lead_s) / self.config.interval_s) - 1
+        return min(at, max(after, begins, 0))
+
+    def latest(self, u: int, k: int) -> int:
+        """The step up to which its effects are followed."""
+        until_s = self.calendar.time_s[u, k] + _AFTER_S
+        if k + 1 < self.calendar.count[u]:
+            until_s = max(until_s, self.calendar.time_s[u, k + 1] + _AFTER_S)
+        return min(self.steps, int(until_s / self.config.interval_s) + 1)
+
+
+def search(episode: Episode, limits: Limits | None = None, budget: float = 300.0, starts: Sequence[np.ndarray] = (),
+           seed: int = 0) -> Found:
+    """The cheapest book that the budget finds.
+
+    Args:
+        episode: whose book.
+        limits: the levels that it may use; default: all.
+        budget: what may be simulated, in episodes.
+        starts: books to begin from as well; what is not allowed in them is replaced.
+        seed: of the order in which changes are visited and options drawn.
+
+    Raises:
+        ValueError: the budget is not above 0.
+    """
+    require(budget > 0.0, f"budget is {budget}: it must be above 0 episodes")
+    limits = limits or everything(episode.config)
+    searcher = _Searcher(episode, limits, budget, np.random.default_rng(seed))
+    searcher.begin([*(limits.project(book) for book in starts), *map(episode.book, same_everywhere(limits))])
+    searcher.descend()
+    return searcher.found()
+
+
+def same_everywhere(limits: Limits) -> list[np.ndarray]:
+    """Rows with which a search begins: every moment and medium, a whole cache or a pruned one, finest or coarsest."""
+    rows = [row(when, medium, keep, bits)
+            for when, (medium, keep, bits) in itertools.product(
+                (4.0, 1.0, 0.2, 0.0, FETCH),
+                ((TOKEN, 1.0, 16), *itertools.product((KV, SPLIT), (1.0, 0.25), (16, 4))))]
+    rows = [*rows, row(STAY)]
+    unique = {tuple(limits.project(one).tolist()): limits.project(one) for one in rows}
+    return list(unique.values())
+
+
+class _Searcher:
+    """The state of one search."""
+
+    def __init__(self, episode: Episode, limits: Limits, budget: float, rng: np.random.Generator) -> None:
+        self.episode, self.limits, self.budget, self.rng = episode, limits, budget, rng
+        self.steps, self.curve = 0, []
+        self.book, self.best = np.empty(0), np.inf
+        # What a nat of one UE adds to the mean over the UEs.
+        self.price = episode.config.reward.drift / episode.config.num_ues
+
+    @property
+    def used(self) -> float:
+        """Episodes simulated so far."""
+        return self.steps / self.episode.steps
+
+    def begin(self, books: Sequence[np.ndarray]) -> None:
+        """Take the best of some books."""
+        for book in books:
+            cost = self.episode.cost(book)
+            self.steps += self.episode.steps
+            if cost < self.best:
+                self.episode.keep()
+                self._took(book, cost)
+            if self.used >= self.budget:
+                break
+
+    def _took(self, book: np.ndarray, cost: float) -> None:
+        self.book, self.best = book.copy(), cost
+        self.curve.append((self.used, cost))
+
+    def descend(self) -> None:
+        """Visit every change again and again, until the budget is used or nothing helps any more."""
+        changes, moves = np.array(self.episode.changes).reshape(-1, 2), 1
+        while self.used < self.budget and len(changes):
+            before = self.best
+            for u, k in self.rng.permutation(changes):
+                options = self._options(self.book[u, k], moves)
+                if options:
+                    self._visit(int(u), int(k), np.array(options, np.int8))
+                if self.used >= self.budget:
+                    break
+            if self.best > before - 1e-3 * abs(before):
+                moves += 1
+            if moves > 3:
+                break
+
+    def _options(self, now: np.ndarray, moves: int) -> list[np.ndarray]:
+        """Other rows: every change of one lever, and as many random ones of `moves` levers."""
+        found: dict[tuple[int, ...], np.ndarray] = {}
+        for lever, allowed in enumerate(self.limits.allowed):
+            for number in allowed:
+                one = now.copy()
+                one[lever] = number
+                found[_meaning(one)] = one
+        for _ in range(len(found) if moves > 1 else 0):
+            one = now.copy()
+            for lever in self.rng.choice(len(LEVERS), moves, replace=False):
+                one[lever] = self.rng.choice(self.limits.allowed[lever])
+            found[_meaning(one)] = one
+        found.pop(_meaning(now), None)
+        return list(found.values())
+
+    def _visit(self, u: int, k: int, options: np.ndarray) -> None:
+        """Try options for one change of cell and take the best, if the whole episode confirms it."""
+        episode, was = self.episode, self.book[u, k].copy()
+        begins = episode.first(u, k, was)
+        firsts = np.array([min(begins, episode.first(u, k, one)) for one in options])
+        gain = np.empty(len(options))
+        self.steps += replay.try_options(u, k, options, firsts, episode.latest(u, k), self.price, self.book,
+                                         episode.rules, episode.desk, episode.tape, was, gain)
+        best = int(gain.argmin())
+        if gain[best] > -_ENOUGH:
+            return
+        self.book[u, k] = options[best]
+        first = int(firsts[best])
+        replay.branch(first, self.book, episode.rules, episode.desk, episode.tape, episode.other)
+        self.steps += episode.steps - first
+        cost = float(episode.other.spent[-1])
+        if cost < self.best - _ENOUGH:
+            replay.copy_from(first, episode.other, episode.tape)
+            self._took(self.book, cost)
+        else:
+            self.book[u, k] = was
+
+    def found(self) -> Found:
+        """The result; its cost is that of a replay of the whole episode."""
+        return Found(self.book, self.episode.cost(self.book), self.used, self.curve)
+
+
+def _meaning(levels: np.ndarray) -> tuple[int, ...]:
+    """A row without the levers that mean nothing there: rows with the same meaning do the same."""
+    one = levels.copy()
+    if one[WHEN] == level(WHEN, STAY):
+        one[WHEN + 1:] = 0
+    elif one[MEDIUM] == level(MEDIUM, TOKEN):
+        one[KEEP] = one[BITS] = 0
+    return tuple(one.tolist())
+
+
+def _blank_tape(sim: Simulator, steps: int) -> replay.Tape:
+    state, rows = sim.state, steps + 1
+    by_ue = (rows, sim.num_ues)
+    return replay.Tape(
+        np.zeros(by_ue, state.ue.dtype), np.zeros((rows, sim.num_cells), state.cell.dtype),
+        np.zeros(rows, state.world.dtype), np.zeros((*by_ue, sim.num_cells)), np.zeros((*by_ue, sim.num_cells)),
+        np.zeros(by_ue), np.zeros(rows), np.zeros(by_ue), np.ones(by_ue), np.zeros(by_ue))
+
+
+def levers_used(book: np.ndarray, episode: Episode) -> Iterator[tuple[str, dict[float, int]]]:
+    """How often every level of every lever is used in a book: (lever, {value: changes of cell})."""
+    rows = np.array([book[u, k] for u, k in episode.changes], np.int8).reshape(-1, len(LEVERS))
+    for lever, name in enumerate(LEVERS):
+        numbers, counts = np.unique(rows[:, lever], return_counts=True)
+        yield name, {float(LEVELS[lever, n]): int(c) for n, c in zip(numbers, counts, strict=True)}
