@@ -9,6 +9,7 @@ the cost of one replay from the first step to the last.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,9 @@ from .calendar import Calendar, alone, calendar
 
 _AFTER_S = 15.0  # effects of an option are followed for so long after its change of cell, and after the next one
 _ENOUGH = 1e-9  # a smaller gain is rounding
+_NEAR_S = 5.0  # changes of cell that are no further apart are likely to interact
+_MOST_AFTER_A_KICK = 20.0  # budget to settle after a kick [episodes]
+_DEEPER = 20  # visits with random options between two kicks
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Found:
 
 
 class Episode:
-    """One episode that can be replayed: its calendar, and two tapes.
+    """One episode that can be replayed: its calendar, and tapes.
 
     Args:
         sim: a simulator; it is not touched.
@@ -53,7 +57,8 @@ class Episode:
         self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices, drift_arrays())
         self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), *(np.zeros(ues) for _ in range(5)),
                                 np.zeros((ues, len(prices))))
-        self.tape, self.other = (_blank_tape(self._sim, self.steps) for _ in range(2))
+        self.tape, self.other, self.kept = (_blank_tape(self._sim, self.steps) for _ in range(3))
+        self.remembered = False
         self.changes = [(u, k) for u in range(ues) for k in range(self.calendar.count[u])]
 
     def book(self, levels: np.ndarray) -> np.ndarray:
@@ -70,6 +75,20 @@ class Episode:
     def keep(self) -> None:
         """The tape of the last `cost` becomes the one that options are compared with."""
         self.tape, self.other = self.other, self.tape
+
+    def take(self, first: int) -> None:
+        """The same for a tape that was recorded from step `first` on."""
+        replay.copy_from(first, self.other, self.tape)
+
+    def remember(self) -> None:
+        """Keep the present tape, for `recall`."""
+        replay.copy_from(0, self.tape, self.kept)
+        self.remembered = True
+
+    def recall(self) -> None:
+        """The tape is again what it was when it was remembered."""
+        self.tape, self.kept = self.kept, self.tape
+        self.remembered = False
 
     def first(self, u: int, k: int, levels: np.ndarray) -> int:
         """The first step in which a row of the book may make a difference for the k-th change of UE u."""
@@ -150,40 +169,86 @@ class _Searcher:
         self.curve.append((self.used, cost))
 
     def descend(self) -> None:
-        """Visit every change again and again, until the budget is used or nothing helps any more."""
-        changes, moves = np.array(self.episode.changes).reshape(-1, 2), 1
-        while self.used < self.budget and len(changes):
-            before = self.best
-            for u, k in self.rng.permutation(changes):
-                options = self._options(self.book[u, k], moves)
-                if options:
-                    self._visit(int(u), int(k), np.array(options, np.int8))
+        """Visit every change, and again those near one that was rewritten; then kick, until the budget is used."""
+        everywhere = np.array(self.episode.changes).reshape(-1, 2)
+        if not len(everywhere):
+            return
+        self._settle(everywhere, np.inf)
+        while self.used < self.budget:
+            for u, k in self.rng.choice(everywhere, _DEEPER):
+                if self._visit(int(u), int(k), 2 * len(LEVERS)):
+                    self._settle(self._near(u, k, everywhere), np.inf)
                 if self.used >= self.budget:
-                    break
-            if self.best > before - 1e-3 * abs(before):
-                moves += 1
-            if moves > 3:
-                break
+                    return
+            self._kick(everywhere)
 
-    def _options(self, now: np.ndarray, moves: int) -> list[np.ndarray]:
-        """Other rows: every change of one lever, and as many random ones of `moves` levers."""
-        found: dict[tuple[int, ...], np.ndarray] = {}
+    def _settle(self, changes: np.ndarray, most: float) -> None:
+        """Visit changes until none of them can be improved alone, or a budget of `most` episodes is used."""
+        waiting = deque(map(tuple, self.rng.permutation(changes).tolist()))
+        ends = min(self.budget, self.used + most)
+        while waiting and self.used < ends:
+            u, k = waiting.popleft()
+            if self._visit(u, k):
+                near = map(tuple, self._near(u, k, changes).tolist())
+                waiting.extend(other for other in near if other not in waiting)
+
+    def _near(self, u: int, k: int, changes: np.ndarray, within_s: float = _NEAR_S) -> np.ndarray:
+        """Those of `changes` that happen at about the same time."""
+        time_s = self.episode.calendar.time_s
+        return changes[np.abs(time_s[changes[:, 0], changes[:, 1]] - time_s[u, k]) <= within_s]
+
+    def _kick(self, everywhere: np.ndarray) -> None:
+        """Rewrite some changes at about the same time at once, settle around them, and go back if that was no gain."""
+        episode, before, book = self.episode, self.best, self.book.copy()
+        u, k = self.rng.choice(everywhere)
+        near = self._near(u, k, everywhere)
+        if self.rng.random() < 0.5:
+            # The same level of one lever for all that go the same way.
+            lever = self.rng.integers(len(LEVERS))
+            number = self.rng.choice(self.limits.allowed[lever])
+            cell = episode.calendar.cell
+            chosen = near[cell[near[:, 0], near[:, 1]] == cell[u, k]]
+            self.book[chosen[:, 0], chosen[:, 1], lever] = number
+        else:
+            chosen = self.rng.permutation(near)[:3]
+            for v, i in chosen:
+                for lever in self.rng.choice(len(LEVERS), 2, replace=False):
+                    self.book[v, i, lever] = self.rng.choice(self.limits.allowed[lever])
+        if np.array_equal(self.book, book):
+            return
+        first = min(min(episode.first(v, i, book[v, i]), episode.first(v, i, self.book[v, i])) for v, i in chosen)
+        episode.remember()
+        self.best = self._replay(first)
+        episode.take(first)
+        self._settle(near, _MOST_AFTER_A_KICK)
+        if self.best < before - _ENOUGH:
+            self.curve.append((self.used, self.best))
+            episode.remembered = False
+        else:
+            self.book, self.best = book, before
+            episode.recall()
+
+    def _options(self, u: int, k: int, random: int) -> np.ndarray:
+        """Other rows for a change: all that differ in one lever, or so many random ones that differ in two or three."""
+        now, found = self.book[u, k], {}
         for lever, allowed in enumerate(self.limits.allowed):
-            for number in allowed:
+            for number in () if random else allowed:
                 one = now.copy()
                 one[lever] = number
                 found[_meaning(one)] = one
-        for _ in range(len(found) if moves > 1 else 0):
+        for _ in range(random):
             one = now.copy()
-            for lever in self.rng.choice(len(LEVERS), moves, replace=False):
+            for lever in self.rng.choice(len(LEVERS), self.rng.integers(2, 4), replace=False):
                 one[lever] = self.rng.choice(self.limits.allowed[lever])
             found[_meaning(one)] = one
         found.pop(_meaning(now), None)
-        return list(found.values())
+        return np.array(list(found.values()), np.int8).reshape(-1, len(LEVERS))
 
-    def _visit(self, u: int, k: int, options: np.ndarray) -> None:
-        """Try options for one change of cell and take the best, if the whole episode confirms it."""
-        episode, was = self.episode, self.book[u, k].copy()
+    def _visit(self, u: int, k: int, random: int = 0) -> bool:
+        """Try options for one change of cell and take the best, if the whole episode confirms it; whether it did."""
+        episode, was, options = self.episode, self.book[u, k].copy(), self._options(u, k, random)
+        if not len(options):
+            return False
         begins = episode.first(u, k, was)
         firsts = np.array([min(begins, episode.first(u, k, one)) for one in options])
         gain = np.empty(len(options))
@@ -191,17 +256,24 @@ class _Searcher:
                                          episode.rules, episode.desk, episode.tape, was, gain)
         best = int(gain.argmin())
         if gain[best] > -_ENOUGH:
-            return
+            return False
         self.book[u, k] = options[best]
-        first = int(firsts[best])
+        cost = self._replay(int(firsts[best]))
+        if cost > self.best - _ENOUGH:
+            self.book[u, k] = was
+            return False
+        episode.take(int(firsts[best]))
+        self.best = cost
+        if not self.episode.remembered:
+            self.curve.append((self.used, cost))
+        return True
+
+    def _replay(self, first: int) -> float:
+        """The cost of the episode under the present book, which differs from step `first` on."""
+        episode = self.episode
         replay.branch(first, self.book, episode.rules, episode.desk, episode.tape, episode.other)
         self.steps += episode.steps - first
-        cost = float(episode.other.spent[-1])
-        if cost < self.best - _ENOUGH:
-            replay.copy_from(first, episode.other, episode.tape)
-            self._took(self.book, cost)
-        else:
-            self.book[u, k] = was
+        return float(episode.other.spent[-1])
 
     def found(self) -> Found:
         """The result; its cost is that of a replay of the whole episode."""
