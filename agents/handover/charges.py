@@ -75,7 +75,8 @@ def follow_caches(ue, event, events, table: DriftTable, scale, at, rate, kl, sha
             at[u] = it.context
             if it.medium != DETOUR:
                 rest = max(0.0, 1.0 - it.prefix / it.context)
-                added = drift_rate(table, it.keep, it.bits)
+                # What was produced on the way is sent uncut.
+                added = drift_rate(table, it.keep if it.prefix < it.snapshot else 1.0, it.bits)
                 rate[u] = rest * max(rate[u], added)
                 least[u] = max(least[u], added / max(share[u], 1e-9))
                 share[u] *= rest
@@ -98,9 +99,8 @@ class TableCharges:
     def __init__(self, config: HandoverConfig, num_envs: int) -> None:
         shape = (num_envs, config.num_ues)
         self.prices = prices_of(config)
-        self._first_s = config.radio.interruption_s + 1.0 / config.serving.decode_tokens_per_s
-        self._interruption, self._scale, self._table = config.reward.interruption, config.serving.context_scale, \
-            drift_arrays()
+        self._floor, self._scale = config.reward.interruption * first_s(config), config.serving.context_scale
+        self._table = drift_arrays()
         self._at, self._rate, self._kl = (np.zeros(shape) for _ in range(3))
         self._scratch = np.zeros((2, config.num_ues))
 
@@ -117,12 +117,17 @@ class TableCharges:
         _follow_all(state.ue, state.event, state.world, self._table, self._scale, self._at, self._rate, self._kl,
                     self._scratch)
         cost = (amounts(state.flow, self._kl) @ self.prices).mean(axis=1)
-        return cost, self._interruption * (self._first_s * state.flow["handovers"]).mean(axis=1)
+        return cost, self._floor * state.flow["handovers"].mean(axis=1)
 
 
 def prices_of(config: HandoverConfig) -> np.ndarray:
     """The prices of the reward's terms, in their order, float64 [T]."""
     return np.array([getattr(config.reward, term.name) for term in TERMS])
+
+
+def first_s(config: HandoverConfig) -> float:
+    """What every handover takes whatever is done: the radio's interruption and the first token [s]."""
+    return config.radio.interruption_s + 1.0 / config.serving.decode_tokens_per_s
 
 
 @entry

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ....envs.handover.config import HandoverConfig
-from ....envs.handover.world.state import KV, SPLIT, TOKEN
+from ....envs.handover.world.state import KV, MEDIA, SPLIT, TOKEN
 
 # Columns of a book, and rows of LEVELS.
 WHEN, MEDIUM, KEEP, BITS, WEIGHT = range(5)
@@ -103,16 +103,16 @@ def everything(config: HandoverConfig) -> Limits:
     return Limits(tuple(tuple(range(len(values))) for values in _VALUES))
 
 
-def without(config: HandoverConfig) -> dict[str, tuple[Limits, ...]]:
-    """The limits of a world in which a lever is missing, by the name of that lever.
+def without(config: HandoverConfig) -> dict[str, dict[str, Limits]]:
+    """The limits of a world in which a lever is missing: {what is missing: {level that it is held to: limits}}.
 
-    Several where one level of it must be chosen: the best of them counts.
+    Several levels where one must be chosen: the best of them counts.
     """
     full = everything(config)
     return {
-        "no lead time": (full.to(WHEN, 0.0, FETCH, STAY),),
-        "one medium": tuple(full.to(MEDIUM, value) for value in _VALUES[MEDIUM]),
-        "keep all": (full.to(KEEP, 1.0),),
-        "one precision": tuple(full.to(BITS, value) for value in _VALUES[BITS]),
-        "equal shares": (full.to(WEIGHT, 1.0),),
+        "no lead time": {"": full.to(WHEN, 0.0, FETCH, STAY)},
+        "one medium": {MEDIA[int(value)]: full.to(MEDIUM, value) for value in _VALUES[MEDIUM]},
+        "keep all": {"": full.to(KEEP, 1.0)},
+        "one precision": {f"{value:g} bit": full.to(BITS, value) for value in _VALUES[BITS]},
+        "equal shares": {"": full.to(WEIGHT, 1.0)},
     }

@@ -23,7 +23,7 @@ class Calendar(NamedTuple):
     time_s: np.ndarray  # float64 [U, K]; inf where a UE has fewer
     cell: np.ndarray  # int64 [U, K], the new cell
     step: np.ndarray  # int64 [U, K], in which it happens
-    count: np.ndarray  # int64 [U]
+    changes: np.ndarray  # int64 [U], how many
     coming: np.ndarray  # int64 [S + 1, U], at the start of a step: number of the next change
 
 
@@ -62,7 +62,7 @@ def calendar(sim: Simulator, steps: int) -> Calendar:
     shape = (sim.num_ues, max(1, int(count.max())))
     time_s, cell, at = np.full(shape, np.inf), np.full(shape, -1, np.int64), np.full(shape, steps, np.int64)
     for u, changes in enumerate(found):
-        for k, change in enumerate(changes):
-            time_s[u, k], cell[u, k], at[u, k] = change
+        for k, (when_s, new_cell, step) in enumerate(changes):
+            time_s[u, k], cell[u, k], at[u, k] = when_s, new_cell, step
     coming = (at[None] < np.arange(steps + 1)[:, None, None]).sum(axis=-1)
     return Calendar(time_s, cell, at, count, coming)

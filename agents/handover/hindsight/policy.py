@@ -10,6 +10,7 @@ from ....envs.handover.world.simulator import idle_plans
 from ....envs.sim.jit import entry
 from ...base import label
 from .book import LEVELS
+from .calendar import Calendar
 from .replay import write_plans
 from .search import Episode, Found, search
 
@@ -30,7 +31,7 @@ class Hindsight:
     def __init__(self, config: HandoverConfig, budget: float = _BUDGET) -> None:
         self.config, self.budget = config, budget
         self.name = label("hindsight", budget=(budget, _BUDGET))
-        self._known: dict[bytes, tuple[Episode, Found]] = {}
+        self._known: dict[bytes, tuple[Calendar, Found]] = {}
 
     def reset(self, view: NetworkView) -> None:
         """Search what is not known yet."""
@@ -41,18 +42,18 @@ class Hindsight:
         """Plans, PLAN [E, U]."""
         plans, state = idle_plans(view.num_envs, view.num_ues), view.sim.state
         for env in range(view.num_envs):
-            episode, found = self._book(view, env)
+            calendar, found = self._book(view, env)
             step = int(state.world["step"][env])
-            if step < episode.steps:
-                _write(step, view.interval_s, state.ue[env], found.book, LEVELS, episode.calendar, plans[env])
+            if step < self.config.max_steps:
+                _write(step, view.interval_s, state.ue[env], found.book, LEVELS, calendar, plans[env])
         return plans
 
-    def _book(self, view: NetworkView, env: int) -> tuple[Episode, Found]:
-        """The episode that the environment is in, and its book."""
+    def _book(self, view: NetworkView, env: int) -> tuple[Calendar, Found]:
+        """The calendar of the episode that the environment is in, and the book for it."""
         key = view.sim.state.keys[env].tobytes()
         if key not in self._known:
             episode = Episode(view.sim, env, self.config)
-            self._known[key] = episode, search(episode, budget=self.budget)
+            self._known[key] = episode.calendar, search(episode, budget=self.budget)
         return self._known[key]
 
 

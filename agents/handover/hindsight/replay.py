@@ -15,6 +15,7 @@ from ....envs.handover.world import engine
 from ....envs.handover.world.state import (
     CONTINUE,
     DETOUR,
+    IDLE,
     INTERRUPTED,
     State,
     Tables,
@@ -80,13 +81,13 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
         it.target, it.medium, it.keep, it.bits, it.weight = CONTINUE, DETOUR, 1.0, 16, 1.0
         it.prefix, it.prefill_delay_s, it.handover = -1, 0.0, NO_HANDOVER
         k, ahead = nxt - 1, False
-        if nxt < when.count[u]:
+        if nxt < when.changes[u]:
             lead_s = levels[WHEN, book[u, nxt, WHEN]]
             if when.step[u, nxt] == step:
                 k, ahead = nxt, True
-            elif lead_s > 0.0 and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s:
-                if ue[u].phase != INTERRUPTED:
-                    k, ahead = nxt, True
+            elif 0.0 < lead_s and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s and (
+                    ue[u].phase != INTERRUPTED):
+                k, ahead = nxt, True
         if k < 0:
             continue
         row = book[u, k]
@@ -162,7 +163,9 @@ def play(first, book, rules: Rules, desk: Desk, tape: Tape):
         record(tape, step + 1, desk)
         tape.spent[step + 1] = tape.spent[step] + cost
         for u in range(desk.rate.shape[0]):
-            tape.read[step + 1, u] = tape.read[step, u] + desk.state.flow[0, u].tokens / rules.params[0].context_scale
+            # A session that opened has no drift, so that the jump back does not count.
+            more = max(0.0, tape.ue[step + 1, u].context - tape.ue[step, u].context)
+            tape.read[step + 1, u] = tape.read[step, u] + more / rules.params[0].context_scale
             tape.share[step, u], tape.least[step, u] = desk.share[u], desk.least[u]
 
 
@@ -200,6 +203,8 @@ def back_in_step(tape: Tape, step, desk: Desk):
         if (now.phase != was.phase or now.server != was.server or now.target != was.target or now.job != was.job
                 or abs(now.bits_left - was.bits_left) > _SAME_BITS):
             return False
+        if now.phase != IDLE and (now.medium != was.medium or now.keep != was.keep or now.bits != was.bits):
+            return False
     return True
 
 
@@ -216,34 +221,40 @@ def drift_to_come(tape: Tape, step, u, rate):
     return total
 
 
+@kernel
+def write_rows(book, changes, rows):
+    """Put the rows int8 [M, LEVERS] of M changes of cell, int64 [M, 2], into a book."""
+    for i in range(changes.shape[0]):
+        for lever in range(rows.shape[1]):
+            book[changes[i, 0], changes[i, 1], lever] = rows[i, lever]
+
+
 @entry
-def try_options(u, k, options, firsts, latest, price_of_drift, book, rules: Rules, desk: Desk, tape: Tape, now, gain):
-    """How much each option for one change of cell would add to the cost of the episode on the tape.
+def try_options(changes, options, firsts, latest, price_of_drift, book, rules: Rules, desk: Desk, tape: Tape, now,
+                gain):
+    """How much each option for some changes of cell would add to the cost of the episode on the tape.
 
     Every option is simulated until everything is as it was on the tape, or up to step `latest`; what its drift will
     still cost is added. One that is certain to be worse than the best so far is given up.
 
     Args:
-        u, k: the k-th change of cell of UE u.
-        options: int8 [N, LEVERS].
+        changes: int64 [M, 2], UE and number of each change.
+        options: int8 [N, M, LEVERS].
         firsts: int64 [N], the first step in which the option may make a difference.
         latest: step at which the comparison ends.
         price_of_drift: per nat and UE.
         book: int8 [U, K, LEVERS], of the tape; it is as before afterwards.
-        now: int8 [LEVERS], what the book says for that change.
+        now: int8 [M, LEVERS], what the book says for the changes.
         gain: float64 [N], written: the added cost; inf where it was given up.
 
     Returns:
         Steps that were simulated.
     """
-    done, best = 0, 0.0
-    begins = latest
+    done, best, settled = 0, 0.0, 0
+    for i in range(changes.shape[0]):
+        settled = max(settled, rules.calendar.step[changes[i, 0], changes[i, 1]] + 1)
     for i in range(options.shape[0]):
-        begins = min(begins, firsts[i])
-    settled = max(rules.calendar.step[u, k] + 1, begins + 1)
-    for i in range(options.shape[0]):
-        for lever in range(now.shape[0]):
-            book[u, k, lever] = options[i, lever]
+        write_rows(book, changes, options[i])
         load(tape, firsts[i], desk)
         added, step, given_up = 0.0, firsts[i], False
         while step < latest:
@@ -263,6 +274,5 @@ def try_options(u, k, options, firsts, latest, price_of_drift, book, rules: Rule
                     added += price_of_drift * more
             gain[i] = added
             best = min(best, added)
-    for lever in range(now.shape[0]):
-        book[u, k, lever] = now[lever]
+    write_rows(book, changes, now)
     return done

@@ -19,7 +19,7 @@ from ....envs.handover.config import HandoverConfig
 from ....envs.handover.world.simulator import Simulator, idle_plans
 from ....envs.handover.world.state import KV, SPLIT, TOKEN
 from ....errors import require
-from ..charges import drift_arrays, prices_of
+from ..charges import drift_arrays, first_s, prices_of
 from . import replay
 from .book import BITS, FETCH, KEEP, LEVELS, LEVERS, MEDIUM, STAY, WHEN, Limits, everything, level, row
 from .calendar import Calendar, alone, calendar
@@ -28,7 +28,7 @@ _AFTER_S = 15.0  # effects of an option are followed for so long after its chang
 _ENOUGH = 1e-9  # a smaller gain is rounding
 _NEAR_S = 5.0  # changes of cell that are no further apart are likely to interact
 _MOST_AFTER_A_KICK = 20.0  # budget to settle after a kick [episodes]
-_DEEPER = 20  # visits with random options between two kicks
+_DEEPER, _DRAWN = 20, 12  # random rewritings between two kicks, and how many are tried of each
 
 
 @dataclass
@@ -55,11 +55,17 @@ class Episode:
         self.calendar: Calendar = calendar(self._sim, self.steps)
         ues, prices = config.num_ues, prices_of(config)
         self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices, drift_arrays())
-        self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), *(np.zeros(ues) for _ in range(5)),
+        at, rate, kl, share, least = (np.zeros(ues) for _ in range(5))
+        self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), at, rate, kl, share, least,
                                 np.zeros((ues, len(prices))))
         self.tape, self.other, self.kept = (_blank_tape(self._sim, self.steps) for _ in range(3))
         self.remembered = False
-        self.changes = [(u, k) for u in range(ues) for k in range(self.calendar.count[u])]
+        self.changes = [(u, k) for u in range(ues) for k in range(self.calendar.changes[u])]
+
+    @property
+    def unavoidable(self) -> float:
+        """What nobody can avoid, mean over the UEs."""
+        return self.config.reward.interruption * first_s(self.config) * len(self.changes) / self.config.num_ues
 
     def book(self, levels: np.ndarray) -> np.ndarray:
         """The book that says the same for every change, int8 [U, K, LEVERS]."""
@@ -100,7 +106,7 @@ class Episode:
     def latest(self, u: int, k: int) -> int:
         """The step up to which its effects are followed."""
         until_s = self.calendar.time_s[u, k] + _AFTER_S
-        if k + 1 < self.calendar.count[u]:
+        if k + 1 < self.calendar.changes[u]:
             until_s = max(until_s, self.calendar.time_s[u, k + 1] + _AFTER_S)
         return min(self.steps, int(until_s / self.config.interval_s) + 1)
 
@@ -143,8 +149,8 @@ class _Searcher:
 
     def __init__(self, episode: Episode, limits: Limits, budget: float, rng: np.random.Generator) -> None:
         self.episode, self.limits, self.budget, self.rng = episode, limits, budget, rng
-        self.steps, self.curve = 0, []
-        self.book, self.best = np.empty(0), np.inf
+        self.steps, self.book, self.best = 0, np.empty(0), np.inf
+        self.curve: list[tuple[float, float]] = []
         # What a nat of one UE adds to the mean over the UEs.
         self.price = episode.config.reward.drift / episode.config.num_ues
 
@@ -169,15 +175,18 @@ class _Searcher:
         self.curve.append((self.used, cost))
 
     def descend(self) -> None:
-        """Visit every change, and again those near one that was rewritten; then kick, until the budget is used."""
+        """Visit every change, and again those near one that was rewritten; then look deeper, and kick now and then."""
         everywhere = np.array(self.episode.changes).reshape(-1, 2)
         if not len(everywhere):
             return
         self._settle(everywhere, np.inf)
         while self.used < self.budget:
             for u, k in self.rng.choice(everywhere, _DEEPER):
-                if self._visit(int(u), int(k), 2 * len(LEVERS)):
-                    self._settle(self._near(u, k, everywhere), np.inf)
+                near = self._near(u, k, everywhere)
+                others = self.rng.permutation(near[(near != (u, k)).any(axis=1)])[:self.rng.integers(3)]
+                changes = np.concatenate([[(u, k)], others])
+                if self._try(changes, self._random_rows(changes)):
+                    self._settle(near, np.inf)
                 if self.used >= self.budget:
                     return
             self._kick(everywhere)
@@ -228,39 +237,58 @@ class _Searcher:
             self.book, self.best = book, before
             episode.recall()
 
-    def _options(self, u: int, k: int, random: int) -> np.ndarray:
-        """Other rows for a change: all that differ in one lever, or so many random ones that differ in two or three."""
+    def _other_rows(self, u: int, k: int) -> np.ndarray:
+        """All rows for a change that differ in one lever, int8 [N, 1, LEVERS]."""
         now, found = self.book[u, k], {}
         for lever, allowed in enumerate(self.limits.allowed):
-            for number in () if random else allowed:
+            for number in allowed:
                 one = now.copy()
                 one[lever] = number
                 found[_meaning(one)] = one
-        for _ in range(random):
-            one = now.copy()
-            for lever in self.rng.choice(len(LEVERS), self.rng.integers(2, 4), replace=False):
-                one[lever] = self.rng.choice(self.limits.allowed[lever])
-            found[_meaning(one)] = one
         found.pop(_meaning(now), None)
-        return np.array(list(found.values()), np.int8).reshape(-1, len(LEVERS))
+        return np.array(list(found.values()), np.int8).reshape(-1, 1, len(LEVERS))
 
-    def _visit(self, u: int, k: int, random: int = 0) -> bool:
-        """Try options for one change of cell and take the best, if the whole episode confirms it; whether it did."""
-        episode, was, options = self.episode, self.book[u, k].copy(), self._options(u, k, random)
+    def _random_rows(self, changes: np.ndarray) -> np.ndarray:
+        """Rows for some changes that differ at random, in two or three levers of each, int8 [N, M, LEVERS]."""
+        now = self.book[changes[:, 0], changes[:, 1]]
+        found = np.repeat(now[None], _DRAWN, axis=0)
+        levers = self.rng.permuted(np.tile(np.arange(len(LEVERS)), (_DRAWN, len(changes), 1)), axis=-1)
+        count = self.rng.integers(2 if len(changes) == 1 else 1, 4, (_DRAWN, len(changes)))
+        for lever, allowed in enumerate(self.limits.allowed):
+            drawn = self.rng.choice(np.array(allowed, np.int8), found.shape[:2])
+            changed = levers[..., lever] < count
+            found[..., lever] = np.where(changed, drawn, found[..., lever])
+        kept = {tuple(map(_meaning, rows)): rows for rows in found}
+        kept.pop(tuple(map(_meaning, now)), None)
+        return np.array(list(kept.values()), np.int8).reshape(-1, *now.shape)
+
+    def _visit(self, u: int, k: int) -> bool:
+        """Try all rows for one change of cell that differ in one lever; whether the book is better now."""
+        return self._try(np.array([(u, k)]), self._other_rows(u, k))
+
+    def _try(self, changes: np.ndarray, options: np.ndarray) -> bool:
+        """Try rows for some changes of cell and take the best, if the whole episode confirms it; whether it did.
+
+        Args:
+            changes: int64 [M, 2], UE and number of each.
+            options: int8 [N, M, LEVERS].
+        """
+        episode, was = self.episode, self.book[changes[:, 0], changes[:, 1]]
         if not len(options):
             return False
-        begins = episode.first(u, k, was)
-        firsts = np.array([min(begins, episode.first(u, k, one)) for one in options])
-        gain = np.empty(len(options))
-        self.steps += replay.try_options(u, k, options, firsts, episode.latest(u, k), self.price, self.book,
-                                         episode.rules, episode.desk, episode.tape, was, gain)
+        begins = min(episode.first(u, k, one) for (u, k), one in zip(changes, was, strict=True))
+        firsts = np.array([min(begins, *(episode.first(u, k, one) for (u, k), one in zip(changes, rows, strict=True)))
+                           for rows in options])
+        latest, gain = max(episode.latest(u, k) for u, k in changes), np.empty(len(options))
+        self.steps += replay.try_options(changes, options, firsts, latest, self.price, self.book, episode.rules,
+                                         episode.desk, episode.tape, was, gain)
         best = int(gain.argmin())
         if gain[best] > -_ENOUGH:
             return False
-        self.book[u, k] = options[best]
+        self.book[changes[:, 0], changes[:, 1]] = options[best]
         cost = self._replay(int(firsts[best]))
         if cost > self.best - _ENOUGH:
-            self.book[u, k] = was
+            self.book[changes[:, 0], changes[:, 1]] = was
             return False
         episode.take(int(firsts[best]))
         self.best = cost
