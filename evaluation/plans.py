@@ -22,8 +22,9 @@ from ..envs.base.make import make_core
 from ..errors import ConfigError
 from ..experiment import GRID, Experiment, load_experiment, scenarios
 from ..files import make_folder, write_whole
+from .metrics import metric, metrics_of
 from .players import by_name
-from .report import scenario_table, summarise
+from .report import difference, scenario_table, summarise
 from .results import by_metric
 from .rollout import episodes
 
@@ -101,11 +102,15 @@ def page(results: Mapping[str, Any], command: str) -> str:
         "scenario, the same worlds for all of them.", "",
         f"* {distinct} different plans win somewhere.",
         f"* The best single plan over the grid, `{single}`, costs {100 * excess:.0f} % more than the winner of each "
-        "scenario, on average.", "", "| scenario | winner | its cost | the best single plan's |",
-        "| --- | --- | ---: | ---: |",
+        "scenario, on average.", "",
+        "| scenario | winner | its cost | the best single plan's | more, episode by episode [95 % interval] |",
+        "| --- | --- | ---: | ---: | ---: |",
     ]
-    table = costs(results)
-    lines += [f"| {s} | {winners[s]} | {table[s][winners[s]]:.3f} | {table[s][single]:.3f} |" for s in table]
+    table, cost = costs(results), metric("cost", metrics_of(results))
+    for s, part in results["by_scenario"].items():
+        of = {name: policy["episodes"]["cost"] for name, policy in part["policies"].items()}
+        more = "-" if single == winners[s] else difference(of[single], of[winners[s]], cost)
+        lines.append(f"| {s} | {winners[s]} | {table[s][winners[s]]:.3f} | {table[s][single]:.3f} | {more} |")
     return "\n".join([*lines, "", "## Every plan\n", scenario_table(results)])
 
 

@@ -80,6 +80,8 @@ class TransferPlan:
             where heads choose on their own, how many each head holds.
         budget_bytes: instead of `keep`, how many bytes the whole payload has at most.
         half: 16-bit numbers as "float16", as "bfloat16", or as "served", which loses nothing.
+        rest: whether the source keeps what is not sent, so that it can follow as a second payload; see
+            `KVBackend.backfill`.
     """
 
     keep: float = 1.0
@@ -89,6 +91,7 @@ class TransferPlan:
     budget_tokens: int | None = None
     budget_bytes: int | None = None
     half: str = "served"
+    rest: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:

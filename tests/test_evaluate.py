@@ -63,6 +63,8 @@ def test_paired_differences_are_those_of_the_episodes(results: dict) -> None:
     episodes = results["policies"]
     expected = np.subtract(episodes["cho"]["episodes"]["cost"], episodes["ctho"]["episodes"]["cost"]).mean()
     assert difference["mean"] == pytest.approx(expected) and difference["n"] == 3
+    ratio = mean(results, "cho", "cost") / mean(results, "ctho", "cost")
+    assert difference["ratio"] == pytest.approx(ratio) and difference["ratio_low"] < ratio < difference["ratio_high"]
 
 
 def test_an_evaluation_repeats_exactly(results: dict) -> None:

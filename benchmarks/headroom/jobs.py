@@ -116,13 +116,13 @@ def _searched(job: Job, config: Any) -> list[Row]:
         core.reset([seed])
         episode = Episode(core.task.sim, 0, config)
         full = search(episode, budget=job.budget)
-        floor, used, best = episode.unavoidable, full.used, full.cost
+        floor, used, best = full.unavoidable, full.used, full.cost
         for lever, choices in without(config).items() if job.lever_budget > 0 else ():
             for level, limits in choices.items():
                 found = search(episode, limits, job.lever_budget, [full.book])
-                result.append(Row(job.scenario, LEVER, f"{lever}: {level}", seed, found.cost, floor, found.used))
+                result.append(Row(job.scenario, LEVER, f"{lever}: {level}", seed, found.cost + floor, floor, found.used))
                 best = min(best, found.cost)
-        result.append(Row(job.scenario, HINDSIGHT, "hindsight", seed, best, floor, used))
+        result.append(Row(job.scenario, HINDSIGHT, "hindsight", seed, best + floor, floor, used))
     return result
 
 

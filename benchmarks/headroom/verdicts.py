@@ -13,7 +13,7 @@ import numpy as np
 
 from ...envs.base.meter import ratio
 from .jobs import CONSTANT, HINDSIGHT, LEVER, NAMED, PREDICTED
-from .ratio import Ratio, paired_ratio
+from ...evaluation.estimates import Ratio, paired_ratio
 
 
 @dataclass(frozen=True)

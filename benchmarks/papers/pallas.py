@@ -72,7 +72,7 @@ class Rig:
         self.sim.reset()
         ue, now, users = self.sim.state.ue[0], 0.0, len(tau)
         ue["radio"] = ue["server"] = ue["target"] = 0
-        ue["phase"], ue["streaming"], ue["left"] = IDLE, True, 1e9
+        ue["phase"], ue["streaming"], ue["answer_left"] = IDLE, True, 1e9
         ue["context"] = ue["snapshot"] = ue["shipped"] = context - tau * self.serving.decode_tokens_per_s
         cut, seconds, tokens, over_s = np.full(users, np.nan), 0.0, 0.0, np.inf
         while now < over_s:
@@ -116,7 +116,7 @@ def sample(setting: Setting, rng: np.random.Generator) -> dict[str, tuple[float,
         plans["prefix"] = np.minimum(best.prefix_tokens, context)
         plans["medium"] = np.where(best.prefix_tokens == 0, KV, np.where(best.prefix_tokens >= context, TOKEN, SPLIT))
         plans["weight"] = 1e3 ** -np.argsort(best.order).astype(float)
-        plans["hold"] = max(0.0, tau[-1] - now)  # the paper's batch waits for the last handover
+        plans["prefill_delay_s"] = max(0.0, tau[-1] - now)  # the paper's batch waits for the last handover
 
     def proactive(plans: np.ndarray, now: float) -> None:
         plans["medium"] = TOKEN

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...evaluation.estimates import bootstrap_interval, mean
+from ...evaluation.estimates import mean, mean_interval
 from ...files import make_folder, write_whole
 from ...palette import COLOURS, SHAPES
 
 
 class Point(NamedTuple):
-    """One point of one curve: mean over the samples and its 95 % bootstrap interval."""
+    """One point of one curve: mean over the samples and its 95 % interval, the mean itself where all are equal."""
 
     panel: str  # what is varied, as the axis says it
     x: float
@@ -43,8 +43,9 @@ def point(panel: str, x: float, curve: str, quantity: str, values: Sequence[floa
     """Sum up the samples of one point; values that are not finite do not count."""
     kept = np.asarray(values, float)
     kept = kept[np.isfinite(kept)]
-    interval = bootstrap_interval(kept, mean)
-    return Point(panel, float(x), curve, quantity, float(mean(kept)), interval.low, interval.high, kept.size)
+    centre, (low, high, _) = float(mean(kept)), mean_interval(kept)
+    low, high = (centre if np.isnan(end) else end for end in (low, high))
+    return Point(panel, float(x), curve, quantity, centre, low, high, kept.size)
 
 
 def at(points: Iterable[Point], panel: str, curve: str, x: float | None = None, quantity: str | None = None) -> Point:
@@ -111,7 +112,7 @@ def curves(points: Sequence[Point], path: Path, title: str, *, columns: int = 3,
 def report(title: str, command: str, points: Sequence[Point], findings: Sequence[Finding], notes: str) -> str:
     """The Markdown page of one paper: findings first, then what was assumed."""
     lines = [f"# {title}", "", f"Made by `{command}`; every point is the mean of {points[0].samples} samples, bands "
-             "are 95 % bootstrap intervals of the mean.", "", "| the paper says | there | here | agrees |",
+             "are 95 % intervals of the mean.", "", "| the paper says | there | here | agrees |",
              "| --- | --- | --- | --- |"]
     lines += [f"| {f.claim} | {f.paper} | {f.here} | {'yes' if f.agrees else 'no'} |" for f in findings]
     why = [f"* {f.claim}: {f.why}" for f in findings if f.why]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kvroam.agents.handover.drift_table import DRIFT, drift_per_token
+from kvroam.agents.handover.drift_numbers import KL, WRONG
+from kvroam.agents.handover.drift_table import SCORER, drift_per_token, wrong_per_token
 from kvroam.agents.handover.planner import _AT, _EARLY, _FETCH, _STAY, GreedyPlanner, Option, Situation, costs, options
 from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import PLAN_BITS, HandoverConfig, RewardConfig
@@ -95,20 +97,39 @@ def test_who_stays_pays_the_detour_of_every_token_to_come(city, phy):
     assert simulated_cost(city, phy, Option(_STAY, DETOUR), True) == pytest.approx(expected, rel=0.03)
 
 
-def test_the_drift_table_is_the_measured_one():
+def test_the_numbers_are_the_measured_ones():
     path = Path(__file__).parents[2] / "docs" / "sweep.csv"
     with path.open(encoding="utf-8", newline="") as file:
-        measured = {(float(row["keep"]), {"fp16": 16, "int8": 8, "int4": 4}[row["precision"]]): float(row["kl"])
-                    for row in csv.DictReader(file) if row["scorer"] == "window" and row["precision"] != "int2"}
-    assert DRIFT.keys() == measured.keys()
-    for plan, value in DRIFT.items():
-        # A model that is trained anew drifts a little differently; ranks and sizes must stand.
-        assert value == pytest.approx(measured[plan], rel=0.25, abs=1e-3), plan
+        rows = [row for row in csv.DictReader(file) if row["scorer"] in KL and row["precision"] != "int2"]
+    assert len(rows) == sum(map(len, KL.values())) == sum(map(len, WRONG.values()))
+    for row in rows:
+        plan = float(row["keep"]), {"fp16": 16, "int8": 8, "int4": 4}[row["precision"]]
+        assert KL[row["scorer"]][plan] == pytest.approx(float(row["kl"]), rel=0.01)
+        assert WRONG[row["scorer"]][plan] == pytest.approx(float(row["wrong"]), rel=0.01)
 
 
-def test_drift_is_interpolated_between_measured_ratios():
-    assert drift_per_token(0.375, 16) == pytest.approx((DRIFT[0.25, 16] + DRIFT[0.5, 16]) / 2)
-    assert drift_per_token([0.01, 1.0], [8, 4]) == pytest.approx([DRIFT[0.05, 8], DRIFT[1.0, 4]])
+@pytest.mark.parametrize(("function", "table"), [(drift_per_token, KL), (wrong_per_token, WRONG)])
+def test_drift_is_interpolated_between_measured_ratios(function, table):
+    for scorer, numbers in table.items():
+        middle = (numbers[0.25, 16] + numbers[0.5, 16]) / 2
+        assert function(0.375, 16, scorer) == pytest.approx(middle)
+        ends = [numbers[0.05, 8], numbers[1.0, 4]]
+        assert function([0.01, 1.0], [8, 4], scorer) == pytest.approx(ends)
+    assert function(0.3, 8) == function(0.3, 8, SCORER)
+    with pytest.raises(ValueError, match="scorer is 'windy'"):
+        function(0.3, 8, "windy")
+
+
+def test_the_numbers_are_written_by_their_program():
+    folder = Path(__file__).parents[2]
+    made = runpy.run_path(str(folder / "docs" / "make_drift_table.py"))["module"]()
+    shipped = (folder / "agents" / "handover" / "drift_numbers.py").read_text(encoding="utf-8")
+    assert shipped == made, "run: python docs/make_drift_table.py"
+
+
+def test_the_table_is_of_the_default_scorer():
+    scoring = HandoverConfig().scoring
+    assert scoring.scorer + ("@head" if scoring.scope == "head" else "") == SCORER
 
 
 def test_it_prefers_the_exact_plan_when_drift_is_dear_and_the_small_one_when_time_is():
@@ -259,7 +280,7 @@ def test_it_remembers_what_its_plan_did_to_a_cache_until_the_cache_is_whole(city
     bench.hand_over(0, 1, 0.05)
     assert drift() == 0.0
     plan = bench.plans[0, 0].copy()
-    expected = DRIFT[float(plan["keep"]), int(plan["bits"])]
+    expected = KL[SCORER][float(plan["keep"]), int(plan["bits"])]
     assert expected > 0.3
     bench.until_resumed()
     bench.ue[0]["healthy"] = False
@@ -270,6 +291,6 @@ def test_it_remembers_what_its_plan_did_to_a_cache_until_the_cache_is_whole(city
 
 
 def test_every_precision_of_a_plan_was_measured_and_no_other_is_taken_for_free():
-    assert {bits for _, bits in DRIFT} == set(PLAN_BITS)
+    assert {bits for _, bits in KL[SCORER]} == set(PLAN_BITS)
     with pytest.raises(ValueError, match="bits is 2"):
         drift_per_token(0.5, 2)

@@ -56,7 +56,9 @@ def test_points_survive_the_csv() -> None:
     points = [rows.point("users", 4, "a", "delay [s]", [1.0, 2.0, np.nan]),
               rows.point("users", 8, "a", "delay [s]", [3, 3])]
     again = rows.from_csv(rows.to_csv(points))
-    assert again == points and again[0].samples == 2 and again[0].mean == 1.5
+    assert rows.to_csv(again) == rows.to_csv(points) and again[0].samples == 2 and again[0].mean == 1.5
+    assert again[0].low == pytest.approx(1.5 - 6.3531, abs=1e-4), "Student's t of two values"
+    assert again[1].low == again[1].high == 3.0, "no band where nothing differs"
     assert rows.at(again, "users", "a").x == 8
     with pytest.raises(KeyError, match="no point of 'b'"):
         rows.at(again, "users", "b")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.presets import PRESETS
+from kvroam.envs.sim.presets import MODELS
 from kvroam.errors import ConfigError
 from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.codecs import packing, quantise, table
@@ -41,7 +41,7 @@ def test_bits_of_a_token_of_qwen_7b_by_hand(bits, expected):
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(MODELS))
 def test_the_simulator_counts_the_same_bits(preset, bits):
     serving = ServingConfig(preset=preset)
     shape = serving.layers, serving.kv_heads, serving.head_dim

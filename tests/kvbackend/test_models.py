@@ -146,8 +146,8 @@ def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     backend = KVBackend(network.to(device), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     reference = KVBackend(build("Qwen3"), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
     session, twin = backend.open(tokens, 90), reference.open(tokens, 90)
-    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope))
-    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope))
+    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope, backend.llm))
+    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope, reference.llm))
     if name == "window-raw":
         expected = torch.stack(attention)[:, 0, :, 58:].mean((0, 1)).sum(0).numpy()
     assert scores == pytest.approx(expected, abs=1e-5)

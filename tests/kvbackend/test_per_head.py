@@ -103,11 +103,11 @@ def test_each_head_keeps_the_tokens_that_its_own_queries_attend_to(perhead, orac
         assert session.positions[:, layer, head].tolist() == sorted(guarded | set(free))
 
 
-@pytest.mark.parametrize("name", [name for name in SCORERS if name != "window"])
+@pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("window", "reconstruction")])
 def test_every_scorer_ranks_heads_on_their_own(perhead, oracle_model, tokens, name):
     session = perhead.open(tokens, 80)
-    scores = SCORERS[name]().score(View(session, 80, perhead.llm.scaling, perhead.settings.scope))
-    shared = SCORERS[name]().score(View(session, 80, perhead.llm.scaling))
+    views = [View(session, 80, perhead.llm.scaling, scope, perhead.llm) for scope in ("head", "sequence")]
+    scores, shared = map(SCORERS[name]().score, views)
     assert scores.shape == (LAYERS, KV_HEADS, 80) and shared.shape == (80,)
     if name == "random":
         assert len(np.unique(scores)) == scores.size

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ....envs.handover.config import HandoverConfig
-from ....envs.handover.world.state import KV, MEDIA, SPLIT, TOKEN
+from ....envs.handover.world.state import FORWARD, KV, MEDIA, RESUME, SPLIT, TOKEN, WAIT
 
 # Columns of a book, and rows of LEVELS.
-WHEN, MEDIUM, KEEP, BITS, WEIGHT = range(5)
-LEVERS = ("when", "medium", "keep", "bits", "weight")
+WHEN, MEDIUM, KEEP, BITS, WEIGHT, BACKFILL, ARRIVAL, REPAIR = range(8)
+LEVERS = ("when", "medium", "keep", "bits", "weight", "backfill", "arrival", "repair")
 
 # Values of the lever `when` besides seconds before the handover (0: with it).
 FETCH, STAY = -1.0, -2.0
@@ -27,6 +27,9 @@ _VALUES: tuple[tuple[float, ...], ...] = (
     (1.0, 0.5, 0.25, 0.1),  # share of the transferred tokens that is kept
     (16, 8, 4),  # precision [bit]
     (1.0, 4.0, 0.25),  # bandwidth weight
+    (0.0, 0.25, 1.0),  # bandwidth weight of the rest that follows; 0: none does
+    (WAIT, RESUME, FORWARD),  # at the handover, when the preparation is not finished
+    (0, 1),  # rebuild the cache in place afterwards, when it is not whole
 )
 # float64 [LEVERS, most levels]; NaN where a lever has fewer.
 LEVELS = np.full((len(_VALUES), max(map(len, _VALUES))), np.nan)
@@ -42,6 +45,9 @@ class Option(NamedTuple):
     keep: float
     bits: int
     weight: float
+    backfill: float
+    arrival: int
+    repair: int
 
 
 def level(lever: int, value: float) -> int:
@@ -55,15 +61,18 @@ def level(lever: int, value: float) -> int:
     return _VALUES[lever].index(value)
 
 
-def row(when: float = 0.0, medium: int = SPLIT, keep: float = 1.0, bits: int = 16, weight: float = 1.0) -> np.ndarray:
+def row(when: float = 0.0, medium: int = SPLIT, keep: float = 1.0, bits: int = 16, weight: float = 1.0,
+        backfill: float = 0.0, arrival: int = WAIT, repair: int = 0) -> np.ndarray:
     """A row of a book, int8 [LEVERS]; arguments as Option's."""
-    return np.array([level(lever, value) for lever, value in enumerate((when, medium, keep, bits, weight))], np.int8)
+    values = (when, medium, keep, bits, weight, backfill, arrival, repair)
+    return np.array([level(lever, value) for lever, value in enumerate(values)], np.int8)
 
 
 def option(levels: np.ndarray) -> Option:
     """What a row of a book says."""
     values = [_VALUES[lever][number] for lever, number in enumerate(levels)]
-    return Option(values[WHEN], int(values[MEDIUM]), values[KEEP], int(values[BITS]), values[WEIGHT])
+    return Option(values[WHEN], int(values[MEDIUM]), values[KEEP], int(values[BITS]), values[WEIGHT], values[BACKFILL],
+                  int(values[ARRIVAL]), int(values[REPAIR]))
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,11 @@ class Limits:
 
 
 def everything(config: HandoverConfig) -> Limits:
-    """Every level that this world knows."""
-    return Limits(tuple(tuple(range(len(values))) for values in _VALUES))
+    """Every level that this world knows: without forwarding no session stays behind."""
+    full = Limits(tuple(tuple(range(len(values))) for values in _VALUES))
+    if config.backhaul.hops > 0:
+        return full
+    return full.to(WHEN, *(when for when in _VALUES[WHEN] if when >= 0.0)).to(ARRIVAL, WAIT, RESUME)
 
 
 def without(config: HandoverConfig) -> dict[str, dict[str, Limits]]:
@@ -114,5 +126,6 @@ def without(config: HandoverConfig) -> dict[str, dict[str, Limits]]:
         "one medium": {MEDIA[int(value)]: full.to(MEDIUM, value) for value in _VALUES[MEDIUM]},
         "keep all": {"": full.to(KEEP, 1.0)},
         "one precision": {f"{value:g} bit": full.to(BITS, value) for value in _VALUES[BITS]},
-        "equal shares": {"": full.to(WEIGHT, 1.0)},
+        "equal shares": {"": full.to(WEIGHT, 1.0).to(BACKFILL, 0.0, 1.0)},
+        "no backfill": {"": full.to(BACKFILL, 0.0).to(ARRIVAL, WAIT, FORWARD)},
     }

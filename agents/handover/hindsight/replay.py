@@ -17,13 +17,14 @@ from ....envs.handover.world.state import (
     DETOUR,
     IDLE,
     INTERRUPTED,
+    WAIT,
     State,
     Tables,
 )
 from ....envs.handover.world.state import STAY as NO_HANDOVER
 from ....envs.sim.jit import entry, kernel
-from ..charges import DriftTable, follow_caches
-from .book import BITS, FETCH, KEEP, MEDIUM, WEIGHT, WHEN
+from ..charges import HarmTable, follow_caches
+from .book import ARRIVAL, BACKFILL, BITS, FETCH, KEEP, MEDIUM, REPAIR, WEIGHT, WHEN
 from .calendar import Calendar
 
 _SAME_BITS = 1e5  # transfers that differ by less have the same left to send
@@ -37,8 +38,9 @@ class Tape(NamedTuple):
     world: np.ndarray  # WORLD [S + 1]
     rsrp_dbm: np.ndarray  # [S + 1, U, C]
     a3_since_s: np.ndarray  # [S + 1, U, C]
-    rate: np.ndarray  # of the drift [S + 1, U] [nat per measured token]
-    spent: np.ndarray  # cost up to there [S + 1]
+    rate: np.ndarray  # of the harm [S + 1, U] [price per measured token]
+    spent: np.ndarray  # avoidable cost up to there [S + 1]
+    floor: np.ndarray  # the other cost up to there [S + 1]
     read: np.ndarray  # measured tokens read up to there [S + 1, U]
     share: np.ndarray  # the step took every rate r to share * max(r, least) [S + 1, U]
     least: np.ndarray  # [S + 1, U]
@@ -52,7 +54,8 @@ class Rules(NamedTuple):
     calendar: Calendar
     levels: np.ndarray  # book.LEVELS
     prices: np.ndarray  # [T]
-    drift: DriftTable
+    harm: HarmTable
+    floor: float  # price of a second that nobody can avoid
 
 
 class Desk(NamedTuple):
@@ -63,9 +66,10 @@ class Desk(NamedTuple):
     plan: np.ndarray  # PLAN [1, U]
     at: np.ndarray  # [U]
     rate: np.ndarray
-    kl: np.ndarray
+    harm: np.ndarray
     share: np.ndarray
     least: np.ndarray
+    nothing: np.ndarray  # zeros: harm is priced on its own
     amounts: np.ndarray  # [U, T]
 
 
@@ -80,6 +84,7 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
         it, nxt = plan[u], when.coming[step, u]
         it.target, it.medium, it.keep, it.bits, it.weight = CONTINUE, DETOUR, 1.0, 16, 1.0
         it.prefix, it.prefill_delay_s, it.handover = -1, 0.0, NO_HANDOVER
+        it.backfill, it.arrival, it.repair = 0.0, WAIT, 0
         k, ahead = nxt - 1, False
         if nxt < when.changes[u]:
             lead_s = levels[WHEN, book[u, nxt, WHEN]]
@@ -92,7 +97,8 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
             continue
         row = book[u, k]
         lead_s = levels[WHEN, row[WHEN]]
-        it.weight = levels[WEIGHT, row[WEIGHT]]
+        it.weight, it.backfill = levels[WEIGHT, row[WEIGHT]], levels[BACKFILL, row[BACKFILL]]
+        it.arrival = np.int32(levels[ARRIVAL, row[ARRIVAL]])
         it.keep, it.bits = levels[KEEP, row[KEEP]], np.int32(levels[BITS, row[BITS]])
         if ahead:
             it.medium = DETOUR if lead_s < 0.0 else np.int32(levels[MEDIUM, row[MEDIUM]])
@@ -100,6 +106,8 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
                 it.target = when.cell[u, k]
         elif lead_s == FETCH and ue[u].server != ue[u].radio:
             it.medium, it.target = np.int32(levels[MEDIUM, row[MEDIUM]]), ue[u].radio
+        elif ue[u].phase == IDLE and not ue[u].healthy:
+            it.repair = np.int32(levels[REPAIR, row[REPAIR]])
 
 
 @kernel
@@ -135,19 +143,21 @@ def record(tape: Tape, step, desk: Desk):
 
 @kernel
 def advance(step, book, rules: Rules, desk: Desk):
-    """One step under a book; returns what it costs, mean over the UEs."""
+    """One step under a book; returns what it costs, mean over the UEs: what could be avoided, and the rest."""
     state, p = desk.state, rules.params[0]
     ue = state.ue[0]
     write_plans(step, p.dt, ue, book, rules.levels, rules.calendar, desk.plan[0])
     engine.advance(0, 1, state, desk.plan, rules.params, rules.tables, desk.scratch)
-    follow_caches(ue, state.event[0], state.world[0].events, rules.drift, p.context_scale, desk.at, desk.rate,
-                  desk.kl, desk.share, desk.least)
-    write_amounts(state.flow[0], desk.kl, desk.amounts)
-    cost = 0.0
+    follow_caches(ue, state.event[0], state.world[0].events, rules.harm, p.context_scale, desk.at, desk.rate,
+                  desk.harm, desk.share, desk.least)
+    write_amounts(state.flow[0], desk.nothing, desk.nothing, desk.amounts)
+    cost, floor = 0.0, 0.0
     for u in range(ue.shape[0]):
+        cost += desk.harm[u]
+        floor += rules.floor * state.flow[0, u].unavoidable_s
         for term in range(rules.prices.shape[0]):
             cost += rules.prices[term] * desk.amounts[u, term]
-    return cost / ue.shape[0]
+    return (cost - floor) / ue.shape[0], floor / ue.shape[0]
 
 
 @entry
@@ -155,13 +165,13 @@ def play(first, book, rules: Rules, desk: Desk, tape: Tape):
     """Follow a book to the end of the episode from where the simulator is, the start of step `first`, and record."""
     steps = tape.spent.shape[0] - 1
     if first == 0:
-        tape.spent[0] = 0.0
+        tape.spent[0] = tape.floor[0] = 0.0
         tape.read[0] = 0.0
     record(tape, first, desk)
     for step in range(first, steps):
-        cost = advance(step, book, rules, desk)
+        cost, floor = advance(step, book, rules, desk)
         record(tape, step + 1, desk)
-        tape.spent[step + 1] = tape.spent[step] + cost
+        tape.spent[step + 1], tape.floor[step + 1] = tape.spent[step] + cost, tape.floor[step] + floor
         for u in range(desk.rate.shape[0]):
             # A session that opened has no drift, so that the jump back does not count.
             more = max(0.0, tape.ue[step + 1, u].context - tape.ue[step, u].context)
@@ -173,7 +183,7 @@ def play(first, book, rules: Rules, desk: Desk, tape: Tape):
 def branch(first, book, rules: Rules, desk: Desk, tape: Tape, onto: Tape):
     """`play` from the start of step `first` of a tape, recorded onto another one that is the same up to there."""
     load(tape, first, desk)
-    onto.spent[first] = tape.spent[first]
+    onto.spent[first], onto.floor[first] = tape.spent[first], tape.floor[first]
     for u in range(desk.rate.shape[0]):
         onto.read[first, u] = tape.read[first, u]
     play(first, book, rules, desk, onto)
@@ -183,7 +193,7 @@ def branch(first, book, rules: Rules, desk: Desk, tape: Tape, onto: Tape):
 def copy_from(first, tape: Tape, onto: Tape):
     """Copy a tape onto another one, from step `first` on."""
     for step in range(first, tape.spent.shape[0]):
-        onto.world[step], onto.spent[step] = tape.world[step], tape.spent[step]
+        onto.world[step], onto.spent[step], onto.floor[step] = tape.world[step], tape.spent[step], tape.floor[step]
         for c in range(tape.cell.shape[1]):
             onto.cell[step, c] = tape.cell[step, c]
         for u in range(tape.ue.shape[1]):
@@ -203,14 +213,15 @@ def back_in_step(tape: Tape, step, desk: Desk):
         if (now.phase != was.phase or now.server != was.server or now.target != was.target or now.job != was.job
                 or abs(now.bits_left - was.bits_left) > _SAME_BITS):
             return False
-        if now.phase != IDLE and (now.medium != was.medium or now.keep != was.keep or now.bits != was.bits):
+        if now.phase != IDLE and (now.medium != was.medium or now.keep != was.keep or now.bits != was.bits
+                                  or now.then != was.then):
             return False
     return True
 
 
 @kernel
 def drift_to_come(tape: Tape, step, u, rate):
-    """Nats that the cache of UE `u` would still lose after `step` if it lost `rate` per token there."""
+    """What the cache of UE `u` would still cost after `step` if it cost `rate` per token there."""
     total, last = 0.0, tape.spent.shape[0] - 1
     for later in range(step, last):
         if tape.share[later, u] != 1.0 or tape.least[later, u] > 0.0:
@@ -230,8 +241,7 @@ def write_rows(book, changes, rows):
 
 
 @entry
-def try_options(changes, options, firsts, latest, price_of_drift, book, rules: Rules, desk: Desk, tape: Tape, now,
-                gain):
+def try_options(changes, options, firsts, latest, book, rules: Rules, desk: Desk, tape: Tape, now, gain):
     """How much each option for some changes of cell would add to the cost of the episode on the tape.
 
     Every option is simulated until everything is as it was on the tape, or up to step `latest`; what its drift will
@@ -242,7 +252,6 @@ def try_options(changes, options, firsts, latest, price_of_drift, book, rules: R
         options: int8 [N, M, LEVERS].
         firsts: int64 [N], the first step in which the option may make a difference.
         latest: step at which the comparison ends.
-        price_of_drift: per nat and UE.
         book: int8 [U, K, LEVERS], of the tape; it is as before afterwards.
         now: int8 [M, LEVERS], what the book says for the changes.
         gain: float64 [N], written: the added cost; inf where it was given up.
@@ -258,7 +267,8 @@ def try_options(changes, options, firsts, latest, price_of_drift, book, rules: R
         load(tape, firsts[i], desk)
         added, step, given_up = 0.0, firsts[i], False
         while step < latest:
-            added += advance(step, book, rules, desk) - (tape.spent[step + 1] - tape.spent[step])
+            cost, _ = advance(step, book, rules, desk)
+            added += cost - (tape.spent[step + 1] - tape.spent[step])
             step += 1
             if added - (tape.spent[latest] - tape.spent[step]) > best:
                 given_up = True
@@ -271,7 +281,7 @@ def try_options(changes, options, firsts, latest, price_of_drift, book, rules: R
             for v in range(desk.rate.shape[0]):
                 if desk.rate[v] != tape.rate[step, v]:
                     more = drift_to_come(tape, step, v, desk.rate[v]) - drift_to_come(tape, step, v, tape.rate[step, v])
-                    added += price_of_drift * more
+                    added += more / desk.rate.shape[0]
             gain[i] = added
             best = min(best, added)
     write_rows(book, changes, now)

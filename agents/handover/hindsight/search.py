@@ -17,11 +17,11 @@ import numpy as np
 
 from ....envs.handover.config import HandoverConfig
 from ....envs.handover.world.simulator import Simulator, idle_plans
-from ....envs.handover.world.state import KV, SPLIT, TOKEN
+from ....envs.handover.world.state import KV, RESUME, SPLIT, TOKEN, WAIT
 from ....errors import require
-from ..charges import drift_arrays, first_s, prices_of
+from ..charges import harm_table, prices_of
 from . import replay
-from .book import BITS, FETCH, KEEP, LEVELS, LEVERS, MEDIUM, STAY, WHEN, Limits, everything, level, row
+from .book import ARRIVAL, BACKFILL, BITS, FETCH, KEEP, LEVELS, LEVERS, MEDIUM, STAY, WHEN, Limits, everything, level, row
 from .calendar import Calendar, alone, calendar
 
 _AFTER_S = 15.0  # effects of an option are followed for so long after its change of cell, and after the next one
@@ -36,7 +36,8 @@ class Found:
     """What a search has found for one episode."""
 
     book: np.ndarray  # int8 [U, K, LEVERS]
-    cost: float  # of the episode, mean over the UEs
+    cost: float  # avoidable cost of the episode, mean over the UEs
+    unavoidable: float  # the rest of its cost
     used: float  # simulated steps, in episodes
     curve: list[tuple[float, float]] = field(default_factory=list)  # (episodes used, cost) at every improvement
 
@@ -54,25 +55,21 @@ class Episode:
         self.config, self.steps, self._sim = config, config.max_steps, alone(sim, env)
         self.calendar: Calendar = calendar(self._sim, self.steps)
         ues, prices = config.num_ues, prices_of(config)
-        self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices, drift_arrays())
+        self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices,
+                                  harm_table(config), config.reward.interruption)
         at, rate, kl, share, least = (np.zeros(ues) for _ in range(5))
-        self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), at, rate, kl, share, least,
-                                np.zeros((ues, len(prices))))
+        self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), at, rate, harm, share, least,
+                                np.zeros(ues), np.zeros((ues, len(prices))))
         self.tape, self.other, self.kept = (_blank_tape(self._sim, self.steps) for _ in range(3))
         self.remembered = False
         self.changes = [(u, k) for u in range(ues) for k in range(self.calendar.changes[u])]
-
-    @property
-    def unavoidable(self) -> float:
-        """What nobody can avoid, mean over the UEs."""
-        return self.config.reward.interruption * first_s(self.config) * len(self.changes) / self.config.num_ues
 
     def book(self, levels: np.ndarray) -> np.ndarray:
         """The book that says the same for every change, int8 [U, K, LEVERS]."""
         return np.broadcast_to(levels, (*self.calendar.cell.shape, len(LEVERS))).copy()
 
     def cost(self, book: np.ndarray) -> float:
-        """What the whole episode costs under a book, mean over the UEs; `other` has the tape of it."""
+        """Avoidable cost of the whole episode under a book, mean over the UEs; `other` has the tape of it."""
         self._sim.reset()
         self.desk.rate[:], self.desk.at[:] = 0.0, self.desk.state.ue["context"][0]
         replay.play(0, book, self.rules, self.desk, self.other)
@@ -139,6 +136,8 @@ def same_everywhere(limits: Limits) -> list[np.ndarray]:
             for when, (medium, keep, bits) in itertools.product(
                 (4.0, 1.0, 0.2, 0.0, FETCH),
                 ((TOKEN, 1.0, 16), *itertools.product((KV, SPLIT), (1.0, 0.25), (16, 4))))]
+    rows += [row(when, medium, 0.25, 4, 1.0, 0.25, arrival) for when, medium, arrival in itertools.product(
+        (8.0, 4.0, 2.0, 1.0), (KV, SPLIT), (WAIT, RESUME))]
     rows = [*rows, row(STAY)]
     unique = {tuple(limits.project(one).tolist()): limits.project(one) for one in rows}
     return list(unique.values())
@@ -151,8 +150,6 @@ class _Searcher:
         self.episode, self.limits, self.budget, self.rng = episode, limits, budget, rng
         self.steps, self.book, self.best = 0, np.empty(0), np.inf
         self.curve: list[tuple[float, float]] = []
-        # What a nat of one UE adds to the mean over the UEs.
-        self.price = episode.config.reward.drift / episode.config.num_ues
 
     @property
     def used(self) -> float:
@@ -280,7 +277,7 @@ class _Searcher:
         firsts = np.array([min(begins, *(episode.first(u, k, one) for (u, k), one in zip(changes, rows, strict=True)))
                            for rows in options])
         latest, gain = max(episode.latest(u, k) for u, k in changes), np.empty(len(options))
-        self.steps += replay.try_options(changes, options, firsts, latest, self.price, self.book, episode.rules,
+        self.steps += replay.try_options(changes, options, firsts, latest, self.book, episode.rules,
                                          episode.desk, episode.tape, was, gain)
         best = int(gain.argmin())
         if gain[best] > -_ENOUGH:
@@ -305,7 +302,8 @@ class _Searcher:
 
     def found(self) -> Found:
         """The result; its cost is that of a replay of the whole episode."""
-        return Found(self.book, self.episode.cost(self.book), self.used, self.curve)
+        cost = self.episode.cost(self.book)
+        return Found(self.book, cost, float(self.episode.other.floor[-1]), self.used, self.curve)
 
 
 def _meaning(levels: np.ndarray) -> tuple[int, ...]:
@@ -314,7 +312,9 @@ def _meaning(levels: np.ndarray) -> tuple[int, ...]:
     if one[WHEN] == level(WHEN, STAY):
         one[WHEN + 1:] = 0
     elif one[MEDIUM] == level(MEDIUM, TOKEN):
-        one[KEEP] = one[BITS] = 0
+        one[KEEP] = one[BITS] = one[BACKFILL] = 0
+    elif one[KEEP] == level(KEEP, 1.0) and one[ARRIVAL] != level(ARRIVAL, RESUME):
+        one[BACKFILL] = 0
     return tuple(one.tolist())
 
 
@@ -324,7 +324,7 @@ def _blank_tape(sim: Simulator, steps: int) -> replay.Tape:
     return replay.Tape(
         np.zeros(by_ue, state.ue.dtype), np.zeros((rows, sim.num_cells), state.cell.dtype),
         np.zeros(rows, state.world.dtype), np.zeros((*by_ue, sim.num_cells)), np.zeros((*by_ue, sim.num_cells)),
-        np.zeros(by_ue), np.zeros(rows), np.zeros(by_ue), np.ones(by_ue), np.zeros(by_ue))
+        np.zeros(by_ue), np.zeros(rows), np.zeros(rows), np.zeros(by_ue), np.ones(by_ue), np.zeros(by_ue))
 
 
 def levers_used(book: np.ndarray, episode: Episode) -> Iterator[tuple[str, dict[float, int]]]:
