@@ -9,7 +9,7 @@ import numpy as np
 
 from ...palette import COLOURS, SHAPES
 from .jobs import CONSTANT, NAMED, PREDICTED
-from .ratio import Ratio
+from ...evaluation.estimates import Ratio
 from .verdicts import Scenario
 
 _SHOWN = ((CONSTANT, "best constant plan"), (NAMED, "best named policy"), (PREDICTED, "perfect predictor"))

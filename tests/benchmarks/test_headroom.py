@@ -11,7 +11,7 @@ import pytest
 from kvroam.benchmarks.headroom import __main__ as program
 from kvroam.benchmarks.headroom import jobs
 from kvroam.benchmarks.headroom.jobs import CONSTANT, HINDSIGHT, LEVER, NAMED, PREDICTED, Job, Row
-from kvroam.benchmarks.headroom.ratio import paired_ratio
+from kvroam.evaluation.estimates import paired_ratio
 from kvroam.benchmarks.headroom.store import Store
 from kvroam.benchmarks.headroom.verdicts import Gate, gather, judge, page
 from kvroam.errors import ConfigError

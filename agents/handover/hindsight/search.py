@@ -57,7 +57,7 @@ class Episode:
         ues, prices = config.num_ues, prices_of(config)
         self.rules = replay.Rules(self._sim.params, self._sim.tables, self.calendar, LEVELS, prices,
                                   harm_table(config), config.reward.interruption)
-        at, rate, kl, share, least = (np.zeros(ues) for _ in range(5))
+        at, rate, harm, share, least = (np.zeros(ues) for _ in range(5))
         self.desk = replay.Desk(self._sim.state, self._sim.scratch, idle_plans(1, ues), at, rate, harm, share, least,
                                 np.zeros(ues), np.zeros((ues, len(prices))))
         self.tape, self.other, self.kept = (_blank_tape(self._sim, self.steps) for _ in range(3))
