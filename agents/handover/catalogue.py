@@ -36,7 +36,8 @@ _ENTRIES: dict[str, Entry] = {
     "random": Entry(
         RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing", _random),
     "constant": Entry(
-        Constant, "One plan for every session and every handover: when it is predicted or announced, at it, or after it.", "ours", "nothing"),
+        Constant, "One plan for every session and every handover: once it is predicted or announced, at it, or after.",
+        "ours", "nothing"),
     "stay": Entry(
         Stay, "The session never moves; its tokens take the detour. Where nothing is forwarded: `tho`.",
         "the detour of Pallas, arXiv 2608.16477", "the old gNB can forward for ever"),
@@ -50,7 +51,7 @@ _ENTRIES: dict[str, Entry] = {
         SplitHandover, "Prefix by prefill, suffix by KV, balanced for each session alone, at the handover.",
         "ours, after arXiv 2603.28018", "the load stays as it is at the handover"),
     "fetch": Entry(
-        Fetch, "Stay at the handover, then bring the session over behind the scenes. Where nothing is forwarded: `split`.",
+        Fetch, "Stay at the handover, then fetch the session behind the scenes. Where nothing is forwarded: `split`.",
         "ours", "forwarding delays a stream once"),
     "deadline": Entry(
         Deadline, "The most salient quarter, a fixed time before the predicted handover; the rest follows.",
@@ -84,7 +85,7 @@ _ENTRIES: dict[str, Entry] = {
         Market, "`split` with shares bought at the prices of a proportional-fair market.",
         "Kelly et al. 1998; budgets ours", "urgency falls with the time until the handover"),
     "two-choices": Entry(
-        TwoChoices, "Stay at the handover; then live where the cache or where the UE is. Where nothing is forwarded: `split`.",
+        TwoChoices, "Stay at the handover; then live where cache or UE are, by affinity and load. Else: `split`.",
         "ours, after DualMap", "a session goes on for `ahead_answers` answers",
         lambda config: dict(hop_s=config.backhaul.hop_s)),
     "greedy-planner": Entry(

@@ -20,7 +20,7 @@ EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
-_GPU_MARGIN = 1.5  # prefills take longer than expected: others ask, too
+_GPU_MARGIN = 2.5  # prefills take longer than expected: others ask, too
 _LEAST_FIRST = 0.05  # migration.LEAST_FIRST: the least share of the rows on which a session resumes
 PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
@@ -95,7 +95,7 @@ def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
 
 
 def others_s(work, s: Situation, config: HandoverConfig):
-    """(time, price) of a prefill at the target: how long it takes there, and what it costs the sessions of others [s], [1].
+    """How long a prefill takes at the target [s], and the price of what it does to the sessions of others [1].
 
     Between its chunks everybody gets a token: it takes longer, and tokens come slower than the objective. Who asks
     meanwhile waits for its end.
@@ -124,17 +124,19 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
         config: prices and what the simulator's delays depend on.
         bits_per_token: KV of one whole token at the option's precision [bit].
 
-    Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) + attaching
-    + first token.
+    Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) +
+    attaching + first token.
     """
     price, serving = config.reward, config.serving
     when = int(np.ravel(option.when)[0])
     radio, scale = config.radio.interruption_s, serving.context_scale
     floor = price.interruption * s.waits * np.where(s.behind, 0.0, radio + s.iteration_s)
     old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
+    # Out of reach there is no detour, whatever it would cost.
+    detour = np.where(np.isfinite(s.delay_s), price.detour * np.nan_to_num(s.delay_s, posinf=0.0), np.inf)
     answers = 1.0 + s.rest / np.maximum(config.sessions.answer_tokens[0], 1.0)
     if when == STAY:
-        return floor + price.detour * s.delay_s * answers + old * s.rest / scale
+        return floor + detour * answers + old * s.rest / scale
     whole = s.density * bits_per_token
     prefix = np.where(option.medium == TOKEN, s.context, np.floor(option.prefix * s.context))
     work = work_s(prefix, s.prefill_s_per_token, config)
@@ -158,12 +160,16 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
         lossy = suffix * np.maximum(harm(keep, option.bits, config), old)
         return (lossy * some + np.where(fills, final * (s.rest - some), 0.0)) / scale
 
+    def felt(switch_s):
+        """What a user notices of a switch behind the scenes: what is longer than the pace of the tokens."""
+        return np.maximum(switch_s - s.iteration_s, 0.0)
+
     after = degraded(option.keep, (rows - bits) / fair)
     if when == FETCH:
         made = s.tokens_per_s * ready * bits_per_token
         last = np.minimum(made, s.tokens_per_s * config.interval_s * bits_per_token)
-        cost = (floor + price.detour * s.delay_s + after
-                + price.interruption * s.waits * (last / s.rate_bps + attach(option, s, prefix, whole, last, config)))
+        switch_s = last / s.rate_bps + attach(option, s, prefix, whole, last, config)
+        cost = floor + detour + after + price.interruption * s.waits * felt(switch_s)
     else:
         leads = [s.ahead_s * (1.0 + z * ~s.known) for z in _TIMING] if when == EARLY else [np.zeros_like(s.ahead_s)]
         cost = np.zeros(np.broadcast(ready, s.context).shape)
@@ -178,16 +184,17 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             idle = np.maximum(radio, late) - radio + tail
             each = price.interruption * s.waits * idle + after
             if when == EARLY:
-                # Resume on what is there as soon as the prefill has ended and the tokens produced since have come, which
-                # travel behind the rows; all the rest follows.
+                # Resume on what is there once the prefill has ended and the tokens produced since have come;
+                # they travel behind the rows. All the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
                 there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
-                new_s = s.tokens_per_s * lead * bits_per_token / s.rate_bps
-                short = (price.interruption * s.waits * (np.maximum(radio, np.maximum(gpu_late, new_s)) - radio + tail)
+                new = s.tokens_per_s * lead * bits_per_token
+                soon = np.maximum(radio, np.maximum(gpu_late, new / fair)) - radio
+                short = (price.interruption * s.waits * (soon + attach(option, s, prefix, whole, new, config))
                          + degraded(there, (1.0 - there) * rows / fair))
                 each = np.where(fills & (bits > 0.0), np.minimum(each, short), each)
             # Who can be forwarded streams on; what is missing comes behind the scenes.
-            cost = cost + np.minimum(each, after + price.detour * s.delay_s + price.interruption * s.waits * tail)
+            cost = cost + np.minimum(each, after + detour + price.interruption * s.waits * felt(tail))
         cost = floor + cost / len(leads)
     sent = bits + made + np.where(fills, rows - bits, 0.0)
     used = price.traffic * sent / 8e9 + price.gpu * work + elsewhere

@@ -1,14 +1,12 @@
 """Greedy planner: enumerates the plans of every UE near a handover and takes the cheapest by the environment's prices.
 
-Handovers come from the A3 timers and from the network's predictor. A preparation begins once a little more time would
-be worth nothing; it is dropped only for another cell. At the handover a session resumes on what is there if waiting
+Handovers come from the A3 timers and from the network's predictor. A preparation begins as soon as it is the cheapest
+plan; it is dropped only for another cell. At the handover a session resumes on what is there if waiting
 would cost more. The delay model is delays.py. UEs are planned one after the other, nearest handover first, so that a
 plan knows those made before it in the same step; what is begun later is not seen.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -27,12 +25,12 @@ from ...envs.handover.world.state import (
 )
 from ...errors import require
 from ..base import label
-from .delays import AT, EARLY, FETCH, STAY, Situation, costs, harm, options, others_s, together, work_s
+from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
 from .plans import can_repair, next_cell, reactive_plans
 
-_SURE_AT, _SURE_AHEAD = 0.95, 0.03  # how often a predicted handover comes, and what each second ahead takes from it
-_LATER_S = 0.5  # a preparation waits while it could as well begin so much later
+_SURE_AT, _SURE_AHEAD = 0.95, 0.08  # how often a plan for a predicted handover holds; less each second ahead
 _MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
+_CHANGE_S = 1.0  # a preparation is dropped for another cell only if the handover there is so near
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
 _BACKGROUND = 0.1  # bandwidth weight of what follows
 
@@ -79,7 +77,7 @@ class GreedyPlanner:
         behind = (server != radio) & (phase == IDLE)
         soon = (cell >= 0) & (in_s <= self.horizon_s) & (cell != server)
         # What follows would be lost with a new preparation: it gets the time that there is.
-        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell))
+        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < _CHANGE_S))
                  | ((phase != INTERRUPTED) & (phase != PREPARING) & (in_s < 0.5)))
         wanted = soon | behind
         if not wanted.any():
@@ -95,10 +93,9 @@ class GreedyPlanner:
             s = self.situation(view, e, u, target, np.where(leaving, in_s[e, u], 0.0), ~leaving, known[e, u], now)
             table = self._table(s, now["free"][e, target] >= view.session_bytes)
             chosen = table.argmin(axis=0)
-            begins = self.decides(s, table, chosen, view)
             for i in range(len(e)):
-                self._write(plans[e[i], u[i]], chosen[i], int(target[i]), bool(leaving[i]), bool(begins[i]),
-                            s, i, table[:, i])
+                self._write(plans[e[i], u[i]], self.options[chosen[i]], int(target[i]), bool(leaving[i]),
+                            float(s.context[i]))
             self._take(now, plans, s, e, u, target)
         return plans
 
@@ -168,27 +165,16 @@ class GreedyPlanner:
         table[self._rows[AT][0], ~np.isfinite(table).any(axis=0)] = 1e9
         return table
 
-    def decides(self, s: Situation, table: np.ndarray, chosen: np.ndarray, view: NetworkView) -> np.ndarray:
-        """Whether a preparation begins now, bool [N]: not while it could as well begin a little later."""
-        later = replace(s, ahead_s=np.maximum(s.ahead_s - _LATER_S, 0.0), sure=self.sure(s.ahead_s - _LATER_S))
-        rows = self._rows[EARLY]
-        again = costs(self._together[EARLY], later, self.config, self._size[rows]).min(axis=0)
-        best = table[chosen, np.arange(len(chosen))]
-        return (s.ahead_s <= _LATER_S) | (best <= again + 1e-3)
-
-    def _write(self, plan, chosen, target, leaving, begins, s, i, column) -> None:
+    @staticmethod
+    def _write(plan: np.void, option: Option, target: int, leaving: bool, context: float) -> None:
         """Put the decision into a plan."""
-        option = self.options[chosen]
-        if leaving and option.when == EARLY and not begins:
-            # It may still happen within this interval.
-            option = self.options[self._rows[AT][column[self._rows[AT]].argmin()]]
         now = option.when == EARLY or (option.when == FETCH and not leaving)
         plan["target"] = target if now else CONTINUE
         stays = option.when == STAY or (option.when == FETCH and leaving)
         plan["medium"] = DETOUR if stays else option.medium
         plan["keep"], plan["bits"] = option.keep, option.bits
         if option.medium == SPLIT:
-            plan["prefix"] = int(option.prefix * s.context[i])
+            plan["prefix"] = int(option.prefix * context)
         if option.when == AT or option.medium == TOKEN:
             plan["backfill"] = plan["backfill"] * (option.backfill > 0.0)
 

@@ -28,14 +28,14 @@ MOST_STEPS = 10**9
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """The levels behind the MultiDiscrete action [target, medium, keep, precision, share, backfill, arrival, repair]."""
+    """Levels behind the MultiDiscrete action [target, medium, keep, precision, share, backfill, arrival, repair]."""
 
     trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (one more part)
     candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
     keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
     bits: tuple[int, ...] = PLAN_BITS  # precision of the transferred KV [bit]
     weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
-    backfill: tuple[float, ...] = (0.0, 0.25, 1.0)  # weight of what keep leaves out and then follows; 0: it does not [1]
+    backfill: tuple[float, ...] = (0.0, 0.25, 1.0)  # weight of what keep leaves out, which follows; 0: it does not [1]
 
     def __post_init__(self) -> None:
         require_finite(self)

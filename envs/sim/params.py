@@ -143,7 +143,7 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """The LLM that the delays are for and the GPU that runs it (kvroam.envs.sim.presets); any key may be set explicitly.
+    """The LLM that the delays are for and the GPU that runs it (kvroam.envs.sim.presets); any key may be set.
 
     A key that is None takes the preset's value, or what the roofline says, when the object is made, so
     `dataclasses.replace(config, preset=...)` would keep the old values: make a new ServingConfig(preset=...) instead.
@@ -219,7 +219,7 @@ class ServingConfig:
 class ComputeConfig:
     """One edge server per gNB: prefill in chunks between decode iterations, or in batches that start on a cycle."""
 
-    decode: Literal["shared", "alone"] = "shared"  # shared: every resident context slows every session; alone: none does
+    decode: Literal["shared", "alone"] = "shared"  # shared: every resident context slows all sessions; alone: none does
     prefill: Literal["chunked", "batch"] = "chunked"  # chunked: one job after the other, no cycle, no padding
     chunk_tokens: int = 256  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
     cycle_s: float = 0.01  # scheduling cycle T_c of arXiv 2603.28018 [s]
@@ -249,7 +249,7 @@ class BackhaulConfig:
     # Cross traffic: what it leaves of each link is redrawn every period, log-uniform in [1/v, v]; 1: constant [1]
     variation: float = 2.0
     variation_period_s: float = 1.0  # [s]
-    forwarding: Literal["none"] | int = "none"  # most Xn hops that tokens are forwarded over; none: local breakout [hops]
+    forwarding: Literal["none"] | int = "none"  # most Xn hops tokens are forwarded over; none: local breakout [hops]
     hop_s: float = 0.02  # delay that each hop adds to a forwarded stream [s]
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ from kvroam.agents.handover.constant import ConstantPlan
 from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.view import NetworkView
-from kvroam.envs.handover.world.state import DETOUR as STAY
 from kvroam.envs.handover.world.state import (
     BACKFILLED,
     FOLLOWING,
@@ -21,6 +20,7 @@ from kvroam.envs.handover.world.state import (
     SPLIT,
     TOKEN,
 )
+from kvroam.envs.handover.world.state import DETOUR as STAY
 
 from ..envs.sim_bench import Bench
 
@@ -128,7 +128,8 @@ def test_early_prepares_nothing_where_the_session_lives_already(city, phy):
 
 @pytest.mark.parametrize(("fields", "says"), [
     (dict(medium="pigeon"), "medium is 'pigeon'"), (dict(keep=0.0), "keep is 0.0"), (dict(bits=5), "bits is 5"),
-    (dict(when="never"), "when is 'never'"), (dict(weight=0.0), "weight is 0.0"), (dict(backfill=-1.0), "backfill is -1.0"),
+    (dict(when="never"), "when is 'never'"), (dict(weight=0.0), "weight is 0.0"),
+    (dict(backfill=-1.0), "backfill is -1.0"),
     (dict(arrival="fly"), "arrival is 'fly'"), (dict(lead_s=0.0), "lead_s is 0.0"),
 ])
 def test_a_plan_that_cannot_be_is_refused(fields: dict, says: str) -> None:

@@ -53,7 +53,7 @@ def test_what_the_link_owes_and_a_full_server_keep_a_session_where_it_is(city, p
         bench = Bench(city, phy, ues=2)
         bench.put(0, radio=1, server=0, context=2000.0)
         prepare(bench)
-        return TwoChoices("kv", load_weight=0.0).act(NetworkView(bench.sim, 3))[0]["target"][0]
+        return TwoChoices("kv", load_weight=0.0, ahead_answers=50.0).act(NetworkView(bench.sim, 3))[0]["target"][0]
 
     def owe(bench):
         # 9000 tokens from cell 0 to cell 2: 4.1 s on the link that the session would take.

@@ -302,7 +302,7 @@ class Reference:
     def return_to(self, user: User, plan: dict) -> None:
         """Re-establishment at the strongest cell."""
         moved, user.radio, user.lost, user.back = user.strongest != user.radio, user.strongest, None, self.now
-        if (user.move.target if user.move else user.server) != user.radio:
+        if user.stranded or (user.move.target if user.move else user.server) != user.radio:
             if moved or not self.reaches(user.server, user.radio):
                 self.follow(user, plan)
             elif user.doing("move"):

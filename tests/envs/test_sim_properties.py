@@ -46,11 +46,13 @@ def build(city, phy, world: dict) -> tuple[Simulator, float]:
         city, phy, num_ues=UES, interval_s=STEP_S, serving=serving, sessions=sessions,
         radio=RadioConfig(measurement_noise_db=4.0, time_to_trigger_s=0.05, a3_offset_db=0.0, max_air_s=AIR_S),
         mobility=MobilityConfig(convoy=3),
-        compute=ComputeConfig(prefill=world["prefill"], decode=world["decode"], speed_spread=SPREAD, chunk_tokens=world["chunk_tokens"],
-                              cycle_s=world["cycle_s"], memory_spread=world["memory_spread"],
+        compute=ComputeConfig(prefill=world["prefill"], decode=world["decode"], speed_spread=SPREAD,
+                              chunk_tokens=world["chunk_tokens"], cycle_s=world["cycle_s"],
+                              memory_spread=world["memory_spread"],
                               kv_memory_bytes=(world["places"] + 0.2) * each * world["memory_spread"]),
-        backhaul=BackhaulConfig(capacity_bps=world["capacity_bps"], topology=world["topology"], forwarding=world["forwarding"],
-                                variation=world["variation"], variation_period_s=0.17))
+        backhaul=BackhaulConfig(capacity_bps=world["capacity_bps"], topology=world["topology"],
+                                forwarding=world["forwarding"], variation=world["variation"],
+                                variation_period_s=0.17))
     sim.seed(0, world["seed"])
     sim.reset()
     return sim, each

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kvroam.envs import make_core
 from kvroam.envs.base.pricing import priced
 from kvroam.envs.handover import rewards
-from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.state import FLOW, INTERRUPTED, KV, RESUMED, TOKEN
@@ -87,13 +87,14 @@ def test_every_price_is_per_its_own_unit() -> None:
     flow["late_s"][0, 1], flow["slow_s"][0, 1], flow["outage_s"][0, 1] = 6, 8, 9
     flow["forwarded_bits"][0, 0] = 8e9
     flow["interruption_s"][0, 1], flow["detour_s"][0, 1], flow["gpu_s"][0, 1], flow["pingpongs"][0, 1] = 2, 3, 4, 5
-    price = RewardConfig(interruption=1.1, late=0.3, slow=0.5, outage=0.7, drift=1.3, wrong=3.7, detour=1.7, traffic=1.9,
-                         gpu=2.3, waste=2.9, pingpong=3.1)
+    price = RewardConfig(interruption=1.1, late=0.3, slow=0.5, outage=0.7, drift=1.3, wrong=3.7, detour=1.7,
+                         traffic=1.9, gpu=2.3, waste=2.9, pingpong=3.1)
     prices = np.array([getattr(price, name) for name in rewards.NAMES])
-    terms = dict(zip(rewards.NAMES, priced(rewards.amounts(flow, np.array([[0.0, 7.0]]), np.array([[2.0, 0.0]])), prices)[0].T, strict=True))
+    amounts = rewards.amounts(flow, np.array([[0.0, 7.0]]), np.array([[2.0, 0.0]]))
+    terms = dict(zip(rewards.NAMES, priced(amounts, prices)[0].T, strict=True))
     # A gigabyte is 1e9 bytes of 8 bits, sent or forwarded; waste is gigabytes and GPU seconds together.
-    expected = {"interruption": (0, -2.2), "drift": (0, -9.1), "detour": (0, -5.1), "traffic": (-7.6, 0), "late": (0, -1.8), "slow": (0, -4.0),
-                "outage": (0, -6.3), "wrong": (-7.4, 0),
+    expected = {"interruption": (0, -2.2), "drift": (0, -9.1), "detour": (0, -5.1), "traffic": (-7.6, 0),
+                "late": (0, -1.8), "slow": (0, -4.0), "outage": (0, -6.3), "wrong": (-7.4, 0),
                 "gpu": (0, -9.2), "waste": (-2.9 * (2 + 5), 0), "pingpong": (0, -15.5)}
     assert set(terms) == set(expected)
     for name, values in expected.items():
@@ -101,7 +102,8 @@ def test_every_price_is_per_its_own_unit() -> None:
 
 
 def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since() -> None:
-    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1))
+    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1),
+                            scoring=ScoringConfig(scorer="window", scope="sequence"))
     core = make_core(config)
     core.reset([0])
     scale, state, scorer = config.serving.context_scale, core.task.sim.state, core.task.scorer

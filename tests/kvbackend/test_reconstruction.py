@@ -14,6 +14,8 @@ from kvroam.kvbackend.scorers.reconstruction import Reconstruction
 from kvroam.kvbackend.scorers.view import View
 from kvroam.kvbackend.sweep.measure import sweep
 
+from .conftest import VOCAB
+
 
 def weights(model, tokens: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Attention weights float [L, H, T, T] of an uncached pass; visible bool [L, H, T, T]."""
@@ -68,6 +70,12 @@ def test_scores_are_those_of_an_uncached_pass(exact, oracle_model, tokens, lengt
     expected[..., boundary:last] = repeated(oracle_model, tokens, boundary, last, chunk, lead)[..., boundary:]
     session = exact.open(tokens, length)
     assert scored(exact, session, Reconstruction(chunk, lead, step)) == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_context_of_the_models_full_length_is_not_cut(exact, oracle_model):
+    tokens = np.random.default_rng(2).integers(0, VOCAB, exact.max_tokens)
+    found = scored(exact, exact.open(tokens), Reconstruction(chunk=256))
+    assert found == pytest.approx(repeated(oracle_model, tokens, 0, 1024, 256, 8), abs=2e-5)
 
 
 @pytest.mark.parametrize("scope", ["sequence", "head"])

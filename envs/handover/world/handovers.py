@@ -135,7 +135,7 @@ def follow(ue, u, plan, cell, hops, p, now_s, interval_s, flow):
     me = ue[u]
     goes_on = memory.background(me)
     stays = me.radio == me.server or (plan.medium == DETOUR and reaches(hops, me.server, me.radio, p))
-    if stays and (goes_on == FOLLOWING or goes_on == REPAIRING):
+    if stays and (goes_on in (FOLLOWING, REPAIRING)):
         me.then = goes_on
         return
     if me.phase != IDLE:

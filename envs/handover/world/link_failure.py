@@ -27,7 +27,7 @@ def fail(ue, u, a3_since_s, p, now_s, flow):
     goes_on = memory.background(me)
     if me.phase != INTERRUPTED:
         me.handover_s, me.felt_s = now_s, 0.0
-    me.then = goes_on if goes_on == FOLLOWING or goes_on == REPAIRING else IDLE
+    me.then = goes_on if goes_on in (FOLLOWING, REPAIRING) else IDLE
     handovers.leave(ue, u)
 
 
@@ -41,9 +41,11 @@ def reestablish(ue, u, plan, rsrp_dbm, cell, hops, p, now_s, interval_s, flow):
     me = ue[u]
     elsewhere = reconnect(ue, u, rsrp_dbm, now_s)
     me.reattach_s = now_s
-    if me.target != me.radio:
+    if me.stranded or me.target != me.radio:
         if elsewhere or not handovers.reaches(hops, me.server, me.radio, p):
             handovers.follow(ue, u, plan, cell, hops, p, now_s, interval_s, flow)
         elif me.then == IDLE:
             cancel(ue, u, flow)
+    elif me.then == IDLE and me.target != me.server:
+        handovers.arrive(ue, u, plan, hops, p)
     handovers.leave(ue, u)

@@ -77,7 +77,8 @@ def first_fault(plans, cells, policy_trigger, ue):
             # In few comparisons, because it is done for every plan of every step; a sum is finite only if both are.
             if (target < CANCEL or target >= cells or medium < 0 or medium >= _MEDIUMS
                     or not (keep > 0.0 and keep <= 1.0) or it.prefix < -1 or handover < STAY or handover > highest
-                    or not (weight >= 0.0 and delay_s >= 0.0 and backfill >= 0.0 and weight + delay_s + backfill < np.inf)
+                    or not (weight >= 0.0 and delay_s >= 0.0 and backfill >= 0.0)
+                    or not weight + delay_s + backfill < np.inf
                     or bits not in PLAN_BITS or it.arrival < 0 or it.arrival >= _ARRIVALS or it.repair < 0
                     or it.repair > (0 if ue[e, u].healthy else 1)):
                 field = _fault(it, cells, highest, ue[e, u].healthy)

@@ -137,8 +137,11 @@ def idle_plans(num_envs: int, num_ues: int) -> np.ndarray:
 
 
 def _events_per_ue(interval_s: float, sessions: SessionConfig, serving: ServingConfig, compute: ComputeConfig) -> int:
-    """The most events of one UE in one step: it changes cell or fails once, so it resumes three times at most, each time
-    the rest of its cache may follow, and between the openings of two sessions a whole script is decoded, however fast."""
+    """The most events of one UE in one step.
+
+    It changes cell or fails once, so it resumes three times at most, each time the rest of its cache may follow, and
+    between the openings of two sessions a whole script is decoded, however fast.
+    """
     # Prompts may fill a script in no time, but each is followed by a token at least.
     tokens = serving.context_scale * (sessions.script_tokens - sessions.context_tokens[1])
     if sessions.prompt_tokens[0] > 0:
