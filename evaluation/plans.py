@@ -30,12 +30,21 @@ from .rollout import episodes
 
 
 def constant_plans() -> list[ConstantPlan]:
-    """Every constant plan: media, keep ratios and precisions of the default action, and the three moments."""
+    """Every constant plan that is played: media, keep ratios and precisions at every moment; and, where the rest of a
+    cache may follow or tokens be forwarded, the settings that say so."""
+    moments: list[dict[str, Any]] = [{"when": "early"}, {"when": "at"}, {"when": "after"}]
+    predicted: list[dict[str, Any]] = [{"when": "predicted", "lead_s": lead_s} for lead_s in (1.0, 3.0, 5.0)]
     plans = [ConstantPlan("detour")]
-    for when in ("early", "at", "after"):
-        plans.append(ConstantPlan("token", when=when))
-        plans += [ConstantPlan(medium, keep, bits, when) for medium, keep, bits
+    for moment in (*moments, *predicted):
+        plans.append(ConstantPlan("token", **moment))
+        plans += [ConstantPlan(medium, keep, bits, **moment) for medium, keep, bits
                   in itertools.product(("kv", "split"), (1.0, 0.5, 0.25), (16, 8, 4))]
+    for moment in ({"when": "early"}, *predicted):
+        plans += [ConstantPlan(medium, keep, bits, backfill=0.25, **moment) for medium, keep, bits
+                  in itertools.product(("kv", "split"), (0.5, 0.25, 0.1), (8, 4))]
+        plans += [ConstantPlan(medium, keep, 4, backfill=backfill, arrival=arrival, **moment)
+                  for medium, keep, (backfill, arrival)
+                  in itertools.product(("kv", "split"), (1.0, 0.25), ((0.25, "resume"), (0.0, "forward")))]
     return plans
 
 

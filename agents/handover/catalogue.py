@@ -17,6 +17,7 @@ from .constant import Constant
 from .ctho import CtHO
 from .fixed import CacheHandover, Deadline, Fetch, PostCopy, PreCopy, SplitHandover, Stay, TokenAware, TokenHandover
 from .foresight import Foresight
+from .hindsight import Hindsight
 from .jmsra import JMSRA
 from .pallas import Pallas
 from .planner import GreedyPlanner
@@ -92,8 +93,12 @@ _ENTRIES: dict[str, Entry] = {
         "ours", "the drift of docs/sweep.csv; the predictor's usual errors",
         lambda config: dict(config=config)),
     "foresight": Entry(
-        Foresight, "Not a competitor: the planner with a perfect predictor; no bound.",
+        Foresight, "The greedy planner with a perfect predictor: prepares exactly in time. Not a competitor.",
         "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config)),
+    "hindsight": Entry(
+        Hindsight, "A bound, not a competitor: follows the best plan that a search found for every single handover.",
+        "ours", "it knows the episode; the drift of docs/sweep.csv; event A3 decides the handovers",
+        lambda config: dict(config=config)),
 }
 
 # Names for arguments that are often wanted.

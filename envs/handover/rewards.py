@@ -21,12 +21,13 @@ def amounts(flow: np.ndarray, kl: np.ndarray, wrong: np.ndarray) -> np.ndarray:
         wrong: answers that the whole cache would have got right [E, U].
     """
     out = np.empty((*kl.shape, len(NAMES)))
-    _amounts(flow.reshape(-1), kl.reshape(-1), wrong.reshape(-1), out.reshape(-1, len(NAMES)))
+    write_amounts(flow.reshape(-1), kl.reshape(-1), wrong.reshape(-1), out.reshape(-1, len(NAMES)))
     return out
 
 
 @kernel
-def _amounts(flow, kl, wrong, out):
+def write_amounts(flow, kl, wrong, out):
+    """The same for N UEs, FLOW [N], `kl` [N] and `wrong` [N], written into `out` [N, len(NAMES)]."""
     for u in range(flow.shape[0]):
         did, row = flow[u], out[u]
         row[_TERM.interruption] = did.interruption_s
