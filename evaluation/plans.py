@@ -38,10 +38,10 @@ def constant_plans() -> list[ConstantPlan]:
     for moment in (*moments, *predicted):
         plans.append(ConstantPlan("token", **moment))
         plans += [ConstantPlan(medium, keep, bits, **moment) for medium, keep, bits
-                  in itertools.product(("kv", "split"), (1.0, 0.5, 0.25), (16, 8, 4))]
+                  in itertools.product(("kv", "split"), (1.0, 0.5, 0.25), (16, 4))]
     for moment in ({"when": "early"}, *predicted):
-        plans += [ConstantPlan(medium, keep, bits, backfill=0.25, **moment) for medium, keep, bits
-                  in itertools.product(("kv", "split"), (0.5, 0.25, 0.1), (8, 4))]
+        plans += [ConstantPlan(medium, keep, 4, backfill=0.25, **moment) for medium, keep
+                  in itertools.product(("kv", "split"), (0.5, 0.25, 0.1))]
         plans += [ConstantPlan(medium, keep, 4, backfill=backfill, arrival=arrival, **moment)
                   for medium, keep, (backfill, arrival)
                   in itertools.product(("kv", "split"), (1.0, 0.25), ((0.25, "resume"), (0.0, "forward")))]

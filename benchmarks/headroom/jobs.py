@@ -75,9 +75,13 @@ class Job:
 
 
 def policies(path: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Everybody who plays in a scenario, (kind, name): constant plans, and all names and aliases of the catalogue."""
+    """Everybody who plays in a scenario, (kind, name): constant plans, and the names and aliases of the catalogue.
+
+    Aliases for 8 bit are left out: they lie between 16 and 4.
+    """
     listed = catalogue(_config(path, tuple(overrides)).task)
-    named = [name for name in [*listed.entries, *listed.aliases] if name not in ("constant", *_BOUNDS)]
+    named = [name for name in [*listed.entries, *listed.aliases]
+             if name not in ("constant", *_BOUNDS) and not name.endswith("-int8")]
     return [*((CONSTANT, Constant(**asdict(plan)).name) for plan in constant_plans()),
             *((NAMED, name) for name in named), (PREDICTED, "foresight")]
 

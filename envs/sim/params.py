@@ -45,7 +45,7 @@ class RadioConfig:
     bandwidth_hz: float = 20e6  # [Hz]
     noise_figure_db: float = 7.0  # of the UE [dB]
     idle_load: float = 0.2  # share of its resources a gNB uses with nobody streaming [1]
-    load_per_ue: float = 0.02  # share that every streaming UE adds [1]
+    load_per_ue: float = 0.005  # share that every streaming UE adds [1]
     token_payload_bits: float = 4096.0  # what one streamed token costs on the air, headers included [bit]
     max_air_s: float = 0.5  # what one token waits at most when the link is in outage [s]
     phy: Literal["table", "exact"] = "table"  # exact: Sionna's PHYAbstraction in every step, sampled decoding errors
