@@ -15,7 +15,7 @@ import numpy as np
 
 from kvroam import commands
 from kvroam.errors import ConfigError
-from kvroam.evaluation.estimates import bootstrap_interval, mean
+from kvroam.evaluation.estimates import mean_interval
 from kvroam.files import write_whole
 
 MOVED, JUDGED = 320, 128  # [tokens]
@@ -66,8 +66,10 @@ def measure(scripts: int, seed: int = 3) -> list[dict[str, Any]]:
 
 def estimate(values: np.ndarray) -> list[float]:
     """The mean of one value per script, and its interval."""
-    interval = bootstrap_interval(values, mean)
-    return [float(values.mean()), float(interval.low), float(interval.high)]
+    interval = mean_interval(values)
+    # Values that are all equal have no interval.
+    low, high = (values.mean() if np.isnan(end) else end for end in (interval.low, interval.high))
+    return [float(values.mean()), float(low), float(high)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

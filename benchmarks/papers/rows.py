@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...evaluation.estimates import mean, mean_interval, paired_ratio
 from ...files import make_folder, write_whole
@@ -76,7 +77,7 @@ def point(panel: str, x: float, curve: str, quantity: str, values: Sequence[floa
     return Point(panel, float(x), curve, quantity, centre, low, high, kept.size)
 
 
-def ratio(panel: str, x: float, curve: str, quantity: str, above: Sequence[float], below: Sequence[float]) -> Point:
+def ratio(panel: str, x: float, curve: str, quantity: str, above: ArrayLike, below: ArrayLike) -> Point:
     """How many times the mean of `below` the mean of `above` is, pair by pair."""
     found = paired_ratio(above, below)
     low, high = (found.ratio if np.isnan(end) else end for end in (found.low, found.high))

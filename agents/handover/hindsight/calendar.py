@@ -56,8 +56,8 @@ def calendar(sim: Simulator, steps: int) -> Calendar:
     for step in range(steps):
         since = ue["since_s"].copy()
         sim.advance(plans)
-        for u in np.flatnonzero(ue["since_s"] != since):
-            found[u].append((float(ue["since_s"][u]), int(ue["radio"][u]), step))
+        for moved in np.flatnonzero(ue["since_s"] != since):
+            found[moved].append((float(ue["since_s"][moved]), int(ue["radio"][moved]), step))
     count = np.array([len(changes) for changes in found])
     shape = (sim.num_ues, max(1, int(count.max())))
     time_s, cell, at = np.full(shape, np.inf), np.full(shape, -1, np.int64), np.full(shape, steps, np.int64)

@@ -88,10 +88,8 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
         k, ahead = nxt - 1, False
         if nxt < when.changes[u]:
             lead_s = levels[WHEN, book[u, nxt, WHEN]]
-            if when.step[u, nxt] == step:
-                k, ahead = nxt, True
-            elif 0.0 < lead_s and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s and (
-                    ue[u].phase != INTERRUPTED):
+            begun = lead_s > 0.0 and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s
+            if when.step[u, nxt] == step or (begun and ue[u].phase != INTERRUPTED):
                 k, ahead = nxt, True
         if k < 0:
             continue

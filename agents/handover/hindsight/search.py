@@ -21,7 +21,22 @@ from ....envs.handover.world.state import KV, RESUME, SPLIT, TOKEN, WAIT
 from ....errors import require
 from ..charges import harm_table, prices_of
 from . import replay
-from .book import ARRIVAL, BACKFILL, BITS, FETCH, KEEP, LEVELS, LEVERS, MEDIUM, STAY, WHEN, Limits, everything, level, row
+from .book import (
+    ARRIVAL,
+    BACKFILL,
+    BITS,
+    FETCH,
+    KEEP,
+    LEVELS,
+    LEVERS,
+    MEDIUM,
+    STAY,
+    WHEN,
+    Limits,
+    everything,
+    level,
+    row,
+)
 from .calendar import Calendar, alone, calendar
 
 _AFTER_S = 15.0  # effects of an option are followed for so long after its change of cell, and after the next one
