@@ -13,7 +13,7 @@ from kvroam.evaluation import plans
 
 def test_names_of_all_plans_differ() -> None:
     names = [plan.name for plan in plans.constant_plans()]
-    assert len(set(names)) == len(names) == 1 + 3 * (1 + 2 * 3 * 3)
+    assert len(set(names)) == len(names) == 1 + 6 * (1 + 2 * 3 * 2) + 4 * (2 * 3 + 2 * 2 * 2)
 
 
 def test_the_verdict_names_the_winners_and_what_one_plan_for_all_costs() -> None:

@@ -40,8 +40,8 @@ class HandoverTask(Task):
     terms = TERMS
     metrics = METRICS
     headline = ("cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall", "backhaul_gb")
-    scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "weak_gpu", "fast_vehicles", "long_context",
-                 "held_out_city")
+    scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "fast_vehicles", "long_context", "edge_box",
+                 "crowd", "held_out_city")
     references = ("ctho", "pallas")
     companion = "ctho"
 
