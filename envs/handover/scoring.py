@@ -38,7 +38,6 @@ class Scores:
     measured: np.ndarray  # tokens of the measured model that were produced
     hot_hits: np.ndarray  # right answers about facts in recent use
     hot_total: np.ndarray
-    wrong: np.ndarray
     cold_hits: np.ndarray  # right answers about facts not asked for lately
     cold_total: np.ndarray
     strict_hits: np.ndarray  # right answers that only what survived the session's last lossy handover can give
