@@ -8,19 +8,24 @@ from typing import Any
 import numpy as np
 
 from ..base.drawing import Arc, Chart, Drawing, Look
-from ..render.colours import FAINT, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
-from .world.state import IDLE, INTERRUPTED, PREPARING, TOKEN
+from ..render.colours import BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, TEXT, VERMILLION, YELLOW
+from .config import TERMS
+from .world.memory import background
+from .world.state import FOLLOWING, IDLE, INTERRUPTED, PREPARING, REPAIRING, TOKEN
 
 LOOKS = (
     Look("streaming", "answer streams", SKY),
     Look("idle", "user reads or types", FAINT, hollow=True),
     Look("preparing", "cache moves, still streams", ORANGE, on_top=True),
     Look("interrupted", "no service, cache awaited", VERMILLION, halo=True, on_top=True),
-    Look("detoured", "session stayed behind", PURPLE),
+    Look("stranded", "no service, no server has room", TEXT, hollow=True, halo=True, on_top=True),
+    Look("following", "streams, rest of cache follows", GREEN, on_top=True),
+    Look("repairing", "streams, cache is rebuilt here", BLUE, on_top=True),
+    Look("forwarded", "session stayed behind", PURPLE),
     Look("degraded", "cache is not exact", YELLOW),
 )
 _LOOK = {look.name: k for k, look in enumerate(LOOKS)}
-# By medium (kvroam.envs.handover.world.state.MEDIA): token, kv, split; a detour moves nothing.
+# By medium (kvroam.envs.handover.world.state.MEDIA): token, kv, split; with detour nothing moves.
 SHAPES = ("triangle", "square", "diamond", "disc")
 _SHAPE_WORDS = ("token ids; server computes", "KV cache over the backhaul", "split: both at once")
 # A server whose next job starts after this is drawn as full [s].

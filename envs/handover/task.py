@@ -39,7 +39,8 @@ class HandoverTask(Task):
     Config = HandoverConfig
     terms = TERMS
     metrics = METRICS
-    headline = ("cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall", "backhaul_gb")
+    headline = ("cost", "avoidable_cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall_strict",
+                "backhaul_gb")
     scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "fast_vehicles", "long_context", "edge_box",
                  "crowd", "held_out_city")
     references = ("ctho", "pallas")
