@@ -1,4 +1,4 @@
-"""The figure: what everybody pays over hindsight, scenario by scenario, and what each lever is worth."""
+"""The figure: what everybody pays that could be avoided, scenario by scenario."""
 
 from __future__ import annotations
 
@@ -9,35 +9,46 @@ import numpy as np
 
 from ...palette import COLOURS, SHAPES
 from .jobs import CONSTANT, NAMED, PREDICTED
-from ...evaluation.estimates import Ratio
-from .verdicts import Scenario
-
-_SHOWN = ((CONSTANT, "best constant plan"), (NAMED, "best named policy"), (PREDICTED, "perfect predictor"))
-_NOTHING = Ratio(np.nan, np.nan, np.nan, 0)
+from .verdicts import PAPERS, Scenario
 
 
 def draw(scenarios: Sequence[Scenario], path: Path) -> None:
-    """Write the figure as PNG: avoidable costs over hindsight's, with 95 % intervals."""
+    """Write the figure as PNG: one row per scenario, one mark per player, mean avoidable cost on a logarithmic axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 1.8 + 0.55 * len(scenarios)), layout="constrained", dpi=140)
+    figure = Figure(figsize=(9.0, 1.6 + 0.5 * len(scenarios)), layout="constrained", dpi=140)
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    rivals = {text: [one.over_hindsight(kind, one.best(kind)) if kind in one.avoidable else _NOTHING
-                     for one in scenarios] for kind, text in _SHOWN}
-    levers = {lever: [one.levers().get(lever, ("", _NOTHING))[1] for one in scenarios]
-              for lever in scenarios[0].levers()} if scenarios else {}
-    for axes, title, series in ((left, "Rivals", rivals), (right, "Hindsight without a lever", levers)):
-        for i, (text, found) in enumerate(series.items()):
-            y = np.arange(len(scenarios))[::-1] + 0.6 * (0.5 - (i + 0.5) / len(series))
-            ratio, low, high = (np.array([getattr(one, end) for one in found]) for end in ("ratio", "low", "high"))
-            axes.errorbar(ratio, y, xerr=np.nan_to_num([ratio - low, high - ratio]), fmt=SHAPES[i],
-                          color=COLOURS[i % len(COLOURS)], ms=5, elinewidth=1, linestyle="none", label=text)
-        axes.axvline(1.0, color="black", lw=0.8)
-        axes.set(xscale="log", title=title, xlabel="avoidable cost / hindsight's")
-        axes.grid(alpha=0.3, axis="x", which="both")
-        if series:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize=8, frameon=False)
-    left.set_yticks(np.arange(len(scenarios))[::-1], [one.name for one in scenarios])
+    axes, y = figure.subplots(), np.arange(len(scenarios))[::-1]
+    found = series(scenarios)
+    if found:
+        every = np.array(list(found.values()))
+        axes.hlines(y, np.nanmin(every, axis=0), np.nanmax(every, axis=0), color="0.85", zorder=0)
+    for i, (text, costs) in enumerate(found.items()):
+        axes.plot(costs, y, linestyle="none", marker=SHAPES[i % len(SHAPES)], color=COLOURS[i % len(COLOURS)], ms=7,
+                  # The papers are light, so that what bounds them stands out.
+                  markerfacecolor="white" if text in PAPERS else None, label=text)
+    axes.set(xscale="log", xlabel="avoidable cost per user and episode [seconds of a waiting user]")
+    axes.set_yticks(y, [one.name for one in scenarios])
+    axes.grid(alpha=0.3, axis="x", which="both")
+    if found:
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path)
+
+
+def series(scenarios: Sequence[Scenario]) -> dict[str, list[float]]:
+    """What is drawn: mean avoidable cost in every scenario by player, NaN where one did not play."""
+    def mean(one: Scenario, kind: str, name: str | None) -> float:
+        costs = one.avoidable.get(kind, {}).get(name or "")
+        return np.nan if costs is None else float(costs.mean())
+
+    if not scenarios:
+        return {}
+    found = {
+        "hindsight": [float(one.hindsight.mean()) for one in scenarios],
+        "perfect predictor": [mean(one, PREDICTED, "foresight") for one in scenarios],
+        "best named policy": [mean(one, NAMED, one.best(NAMED)) for one in scenarios],
+        "best constant plan": [mean(one, CONSTANT, one.best(CONSTANT)) for one in scenarios],
+    }
+    found |= {paper: [mean(one, NAMED, one.paper(paper)) for one in scenarios] for paper in PAPERS}
+    return {text: costs for text, costs in found.items() if not np.isnan(costs).all()}

@@ -1,22 +1,24 @@
-"""The headroom gate: ratios by hand, verdicts on rows that are made up, and a run that is killed and goes on."""
+"""The headroom gate: verdicts on rows that are made up, runs that are put together, and one that is killed and goes on."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 
+from kvroam.agents.handover.hindsight.book import without
 from kvroam.benchmarks.headroom import __main__ as program
 from kvroam.benchmarks.headroom import jobs
+from kvroam.benchmarks.headroom.figure import draw, series
 from kvroam.benchmarks.headroom.jobs import CONSTANT, HINDSIGHT, LEVER, NAMED, PREDICTED, Job, Row
-from kvroam.evaluation.estimates import paired_ratio
-from kvroam.benchmarks.headroom.store import Store
-from kvroam.benchmarks.headroom.verdicts import Gate, gather, judge, page
+from kvroam.benchmarks.headroom.page import page
+from kvroam.benchmarks.headroom.store import Source, Store
+from kvroam.benchmarks.headroom.verdicts import Gate, Single, easy, gather, judge, matters, single
+from kvroam.envs.handover.config import resolve
 from kvroam.errors import ConfigError
 
-SMALL = ["--set", "num_ues=2", "episode_s=6.0", "mobility.vehicle_speed_mps=[25.0, 30.0]",
+SMALL = ["--set", "num_ues=2", "episode_s=15.0", "mobility.vehicle_speed_mps=[25.0, 30.0]",
          "mobility.vehicle_share=1.0"]
 
 
@@ -40,23 +42,6 @@ def made_up(levers=True):
     return rows
 
 
-def test_a_ratio_of_means_and_its_interval():
-    found = paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
-    assert found.ratio == 2.0 and found.low == pytest.approx(2.0) and found.high == pytest.approx(2.0) and found.n == 3
-    noisy = paired_ratio([2.0, 5.0, 5.0], [1.0, 2.0, 3.0])
-    assert noisy.low < noisy.ratio == 2.0 < noisy.high
-    assert np.isnan(paired_ratio([1.0], [0.0]).ratio) and np.isnan(paired_ratio([2.0], [1.0]).low)
-
-
-def test_the_interval_of_a_ratio_covers():
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(400):
-        common = rng.gamma(4.0, 1.0, 16)
-        found = paired_ratio(2.0 * common * rng.lognormal(0.0, 0.3, 16), common * rng.lognormal(0.0, 0.3, 16))
-        hits += found.low <= 2.0 <= found.high
-    assert 360 <= hits <= 396
-
-
 def test_verdicts_of_what_is_known():
     a, b = gather(made_up())
     assert (a.best(CONSTANT), b.best(CONSTANT)) == ("x", "y") and a.seeds == (0, 1) and a.unavoidable == 0.5
@@ -64,13 +49,50 @@ def test_verdicts_of_what_is_known():
     assert {lever: (at, ratio.ratio) for lever, (at, ratio) in a.levers().items()} == {
         "keep all": ("", 1.0), "one medium": ("token", pytest.approx(1.2))}
     assert b.levers()["one medium"][0] == "kv"
-    passed = {what.partition(" is at least")[0]: holds for what, holds, _ in judge([a, b], Gate(winners=2))}
-    assert passed == {
-        "avoidable share of the best constant plan's cost": True, "best constant plan / hindsight": True,
-        "best named policy / hindsight": True, "hindsight with keep all / hindsight": False,
-        "hindsight with one medium / hindsight": True, "at least 2 different constant plans win": True}
-    strict = {what: found for what, holds, found in judge([a, b], Gate(constant=2.5)) if not holds}
-    assert strict["best constant plan / hindsight is at least 2.5 everywhere"] == "least 2.00 in b"
+    gate = Gate(easy=0, winners=2)
+    assert [holds for _, holds, _ in judge([a, b], gate)] == [True, True, False, False, True]
+    # x costs twice the winner in b, y a third more than the winner in a.
+    assert single([a, b]) == Single("y", pytest.approx(1 / 6), pytest.approx(1 / 6))
+    assert matters([a, b], gate) == {"keep all": [], "one medium": ["a", "b"]}
+    assert matters([a, b], Gate(lever=1.5))["one medium"] == ["b"]
+
+
+def test_so_many_scenarios_may_be_easy():
+    a, b = gather(made_up())
+    strict = Gate(constant=2.5, easy=0)
+    assert not easy(a, strict) and easy(b, strict) and easy(b, Gate(named=2.1))
+    for gate, holds in ((strict, False), (Gate(constant=2.5, easy=1), True), (Gate(constant=9.0, easy=1), False)):
+        assert judge([a, b], gate)[0][1] is holds
+    assert "not in b" in judge([a, b], strict)[0][2]
+
+
+def test_a_lever_whose_interval_holds_one_does_not_matter():
+    rows = made_up()
+    for row in rows:
+        if row["scenario"] == "b" and row["name"] == "one medium: kv":
+            row["cost"] = 0.5 + (0.9 if row["seed"] else 4.0)
+    b = gather(rows)[1]
+    _, over = b.levers()["one medium"]
+    assert over.ratio > 1.5 and over.low < 1.0 and matters([b], Gate())["one medium"] == []
+
+
+def test_plans_that_do_the_same_are_called_by_the_shortest_name():
+    rows = made_up()
+    twins = [{**row, "name": name} for row in rows if row["name"] == "x" for name in ("b-longer", "c")]
+    assert gather([*twins, *rows])[0].best(CONSTANT) == "c"
+
+
+def test_a_paper_stands_for_its_variants():
+    rows = made_up()
+    rows += [{**row, "name": name, "cost": row["cost"] + more} for row in rows if row["name"] == "n"
+             for name, more in (("pallas", 0.1), ("pallas-int4", 0.0), ("pallasade", -1.0))]
+    a = gather(rows)[0]
+    assert a.paper("pallas") == "pallas-int4" and a.paper("ctho") is None
+
+
+def test_scenarios_stand_in_the_order_of_the_grid():
+    rows = [{**row, "scenario": {"a": "calm", "b": "default"}[row["scenario"]]} for row in made_up()]
+    assert [one.name for one in gather([*made_up(), *rows])] == ["default", "calm", "a", "b"]
 
 
 def test_episodes_that_somebody_has_not_played_do_not_count():
@@ -80,12 +102,53 @@ def test_episodes_that_somebody_has_not_played_do_not_count():
     assert [one.name for one in gather([row for row in rows if row["kind"] != HINDSIGHT])] == []
 
 
-def test_the_page_shows_everybody():
-    text = page(gather(made_up()), Gate(), "python -m program")
-    assert "`python -m program`: 2 episodes" in text
-    for part in ("| hindsight |", "| foresight |", "| n |", "| x |", "1.20 [1.20, 1.20] (token)", "**no**"):
-        assert part in text
-    assert "No scenario" in page([], Gate(), "")
+def test_the_page_tells_what_was_found():
+    source = Source({"budget": 300.0, "lever_budget": 50.0, "set": ["num_ues=2"]}, made_up())
+    text = page(gather(source.rows), Gate(), [source])
+    for part in ("plan book", "| a | 1.500 | `x` | 3.00 | `n` | 2.00 | 3.33", "**no**", "1.20 (token)",
+                 "Does not matter enough to be asked for: keep all.",
+                 "The best single one is `y`. It costs 17% more", "| `foresight` | 5.000 | 5.000 |",
+                 "| a | 2 | 0.500 | 300 | 50 |", "--scenarios a b --episodes 2 --seed 0 --budget 300 --lever-budget 50 "
+                 "--set num_ues=2"):
+        assert part in text, part
+    assert "be easy" not in text and "Not complete" not in text
+    assert "No scenario" in page([], Gate(), [])
+
+
+def test_the_page_says_what_is_easy_and_what_is_missing():
+    rows = [{**row, "scenario": "calm" if row["scenario"] == "b" else "a"} for row in made_up(levers=False)]
+    rows.append({**rows[0], "scenario": "begun"})
+    text = page(gather(rows), Gate(constant=2.5), [Source({"budget": 1.0}, rows)])
+    assert "asked in: calm. `calm` is there to be easy." in text and "left out: begun." in text
+    assert "Which decisions matter" not in text
+
+
+def test_the_figure_shows_who_played(tmp_path):
+    found = series(gather(made_up()))
+    assert found["hindsight"] == [1.5, 1.5] and found["best constant plan"] == [4.5, 3.0] and "ctho" not in found
+    draw(gather(made_up()), tmp_path / "a.png")
+    draw([], tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_runs_that_were_made_apart_make_one_page(tmp_path, capsys):
+    for scenario, budget in (("a", 600.0), ("b", 200.0)):
+        Store(tmp_path / f"{scenario}.jsonl", {"budget": budget, "lever_budget": 20.0, "set": []}).add(
+            row for row in made_up() if row["scenario"] == scenario)
+    files = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    program.command(["--rows", *files, "--out", str(tmp_path / "page")])
+    text = (tmp_path / "page" / "headroom.md").read_text()
+    assert "| a | 2 | 0.500 | 600 | 20 |" in text and "| b | 2 | 0.500 | 200 | 20 |" in text
+    assert "--scenarios a --" in text and "--scenarios b --" in text and str(tmp_path) not in text
+    assert len((tmp_path / "page" / "headroom.csv").read_text().splitlines()) == 1 + len(made_up())
+    assert "the gate is not passed" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="both have episode 0 of 'hindsight' in 'a'"):
+        program.command(["--rows", files[0], files[0], "--out", str(tmp_path)])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        program.command(["--rows", str(tmp_path / "c.jsonl"), "--out", str(tmp_path)])
+    (tmp_path / "c.jsonl").write_text('{"budget": 1.0}\n')
+    with pytest.raises(ConfigError, match="has no rows"):
+        program.command(["--rows", str(tmp_path / "c.jsonl"), "--out", str(tmp_path)])
 
 
 def test_rows_outlive_a_run_that_was_killed(tmp_path):
@@ -113,7 +176,8 @@ def test_a_run_writes_its_files_and_goes_on_with_what_is_missing(tmp_path, monke
     assert names == {"rows.jsonl", "headroom.md", "headroom.csv", "headroom.png"}
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[1:]]
-    assert len(rows) == 2 * (1 + 9 + 3)
+    levers = sum(map(len, without(resolve("handover")).values()))
+    assert len(rows) == 2 * (1 + levers + 3)
     cheapest = {row["seed"]: row["cost"] for row in rows if row["kind"] == HINDSIGHT}
     assert all(row["cost"] >= cheapest[row["seed"]] for row in rows)
     # Killed before the last rows were written.
