@@ -19,8 +19,8 @@ from kvroam.agents.handover.constant import Constant
 from kvroam.agents.handover.hindsight.book import without
 from kvroam.agents.handover.hindsight.search import Episode, search
 from kvroam.agents.registry import catalogue
+from kvroam.benchmarks.headroom.constants import constant_plans
 from kvroam.envs import make_core
-from kvroam.evaluation.plans import constant_plans
 from kvroam.evaluation.rollout import rollout
 from kvroam.experiment import load_experiment
 
