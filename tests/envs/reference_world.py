@@ -255,24 +255,28 @@ class Reference:
         """A radio handover."""
         user.radio, user.back = cell, self.now + RADIO_S
         self.interrupt(user)
-        move = user.move
-        if user.doing("move") and move.serves and move.target == cell:
-            self.ship(user)
-            move.serves = False
-            if move.unfinished and plan["arrival"] == FORWARD:
-                move.serves = self.reaches(user.server, cell)
-            elif move.unfinished and plan["arrival"] == RESUME:
-                missing = move.bits_left - (user.context - move.snapshot) * move.per_token
-                if move.row_bits > 0 and missing > 0:
-                    # It resumes on the rows that are there, at least a twentieth; the others follow.
-                    first = move.keep * move.row_bits
-                    enough = max(first - missing, min(first, 0.05 * move.row_bits))
-                    move.bits_left += enough - first
-                    move.rest_bits = move.row_bits - enough
-                    move.keep = enough / move.row_bits
+        if user.doing("move") and user.move.serves and user.move.target == cell:
+            self.arrive(user, plan)
         else:
             self.follow(user, plan)
         self.leave(user)
+
+    def arrive(self, user: User, plan: dict) -> None:
+        """The user is in the cell that the session was prepared for."""
+        move = user.move
+        self.ship(user)
+        move.serves = False
+        if move.unfinished and plan["arrival"] == FORWARD:
+            move.serves = self.reaches(user.server, user.radio)
+        elif move.unfinished and plan["arrival"] == RESUME:
+            missing = move.bits_left - (user.context - move.snapshot) * move.per_token
+            if move.row_bits > 0 and missing > 0:
+                # It resumes on the rows that are there, at least a twentieth; the others follow.
+                first = move.keep * move.row_bits
+                enough = max(first - missing, min(first, 0.05 * move.row_bits))
+                move.bits_left += enough - first
+                move.rest_bits = move.row_bits - enough
+                move.keep = enough / move.row_bits
 
     def follow(self, user: User, plan: dict) -> None:
         """Nothing is prepared where the user is now."""
@@ -307,6 +311,8 @@ class Reference:
                 self.follow(user, plan)
             elif user.doing("move"):
                 self.drop(user)
+        elif user.doing("move"):
+            self.arrive(user, plan)
         self.leave(user)
 
     def settle(self, user: User) -> None:
