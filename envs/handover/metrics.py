@@ -22,11 +22,12 @@ class EpisodeMeter(Meter):
 
     An interruption lasts from the instant at which service stops until the session can decode again, whether or not its
     user waits for tokens then; what is felt of it is the time in which the user does. One that is still running when
-    the episode ends counts with what it has lasted. A rest that has not arrived by then counts nowhere. Handover goodput is the
-    share of handovers after which the first token came within the TTFT objective and the tokens up to the next handover
-    within the TPOT objective on average. Goodput is the share of requests whose first token came within the TTFT
-    objective after the prompt, and their tokens within the TPOT objective on average, interruptions included; requests
-    whose answers ended within the episode are judged.
+    the episode ends counts with what it has lasted; a rest that has not arrived by then counts nowhere.
+
+    Handover goodput is the share of handovers after which the first token came within the TTFT objective and the tokens
+    up to the next handover within the TPOT objective on average. Goodput is the share of requests whose first token came
+    within the TTFT objective after the prompt, and their tokens within the TPOT objective on average, interruptions
+    included; requests whose answers ended within the episode are judged.
 
     Args:
         task: a HandoverTask.
