@@ -45,7 +45,10 @@ def test_all_policies_face_the_same_handovers(results: dict) -> None:
     assert len(handovers) == 1 and min(handovers.pop()) > 0
 
 
-def test_ctho_is_not_worse_than_tho_and_cho_in_the_worst_interruption(results: dict) -> None:
+def test_ctho_is_not_worse_than_tho_and_cho_in_the_worst_interruption() -> None:
+    # The worst of an episode depends on who else queues at its server; over these many episodes that evens out.
+    experiment = load_experiment("handover", ["episode_s=15.0", "scoring.mode=none"])
+    results = evaluate(experiment, ["tho", "cho", "ctho"], 24, 100)
     worst = {name: mean(results, name, "interruption_s_worst") for name in ("tho", "cho", "ctho")}
     assert worst["ctho"] <= worst["tho"] and worst["ctho"] <= worst["cho"]
 

@@ -85,10 +85,10 @@ def test_a_rest_is_merged_when_it_arrives(scar: int, bits: int) -> None:
 def test_a_session_that_moves_again_gives_up_the_rest_that_has_not_come() -> None:
     core = begin()
     session, backend = by_hand(core), core.task.scorer.backend
-    step(core, START + 20, resumed(START))
+    step(core, START + 20, resumed(START, keep=0.1))
     assert not healthy(core) and core.task.scorer._own[0, 0].awaits_rest
     second = step(core, START + 140, resumed(START + 40, keep=0.9, rest=False))
-    backend.migrate([session], [TransferPlan(keep=0.4)])
+    backend.migrate([session], [TransferPlan(keep=0.1)])
     backend.advance([session], [20])
     drift = backend.advance([session], [20])
     backend.migrate([session], [TransferPlan(keep=0.9)])
