@@ -93,7 +93,7 @@ def core_rows(seconds: float) -> list[Row]:
 def _one_scene(scene: str, seconds: float) -> list[Row]:
     core, step = make_core(physics(scene))
     case = f"{scene}, {core.num_agents} UEs, {core.task.sim.num_cells} cells"
-    plans = core.decode(np.zeros((1, core.num_agents, 5), np.int64))
+    plans = core.decode(np.zeros((1, core.num_agents, len(core.task.parts)), np.int64))
     return [
         row("core", f"{case}: with observations", rate(step, seconds), "steps/s", ">= 20,000"),
         row("core", f"{case}: physics alone", rate(lambda: core.task.sim.advance(plans), seconds), "steps/s"),

@@ -150,7 +150,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
     add_out(parser, "runs/drift_by_token", "drift_by_token.csv and drift_by_token.md")
     parser.add_argument("--rows", type=int, default=40, help="sessions or texts per source (default: %(default)s)")
-    add_seed(parser, 2027, "of the sessions")
+    add_seed(parser, 2028, "of the sessions; the one of pruning.csv")
     parser.add_argument("--measured", action="store_true", help="write the page of the table that --out holds")
     add_quiet(parser)
 
