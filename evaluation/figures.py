@@ -1,7 +1,6 @@
 """The figure of an evaluation: how long users wait against how far the answers drift."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,13 +86,8 @@ def _point(policy: Mapping[str, Any], m: Metric) -> tuple[float, float, float]:
 
 
 def _short(name: str) -> str:
-    """A name with many arguments in lines of no more than about 24 characters, cut behind commas."""
-    lines = [""]
-    for part in re.split(r"(?<=[,:])", name):
-        if lines[-1] and len(lines[-1]) + len(part) > 24:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
+    """A name without its arguments where they are many; the tables beside the figure have them."""
+    return name if len(name) <= 24 else f"{name.partition(':')[0]}:..."
 
 
 def _label(axes: Any, canvas: Any, markers: list[tuple[str, float, float, str]]) -> None:
