@@ -1,6 +1,7 @@
 """The figure of an evaluation: how long users wait against how far the answers drift."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def _point(policy: Mapping[str, Any], m: Metric) -> tuple[float, float, float]:
     return mean, low, high
 
 
+def _short(name: str) -> str:
+    """A name with many arguments in lines of no more than about 24 characters, cut behind commas."""
+    lines = [""]
+    for part in re.split(r"(?<=[,:])", name):
+        if lines[-1] and len(lines[-1]) + len(part) > 24:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
 def _label(axes: Any, canvas: Any, markers: list[tuple[str, float, float, str]]) -> None:
     """Write each name at the nearest free place around its marker, or at the last where none is free."""
     from matplotlib.transforms import Bbox
@@ -101,7 +112,7 @@ def _label(axes: Any, canvas: Any, markers: list[tuple[str, float, float, str]])
         for dx, dy in _OFFSETS:
             leader = {"arrowstyle": "-", "color": colour, "lw": 0.6} if abs(dx) + abs(dy) > 20 else None
             text = axes.annotate(
-                name,
+                _short(name),
                 (x, y),
                 xytext=(dx, dy),
                 textcoords="offset points",

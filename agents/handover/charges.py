@@ -8,6 +8,7 @@ harms; the rest of a cache that follows, a repair, or a new session take the har
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -129,11 +130,44 @@ class TableCharges:
 
         Means over the UEs, in the prices of config.reward.
         """
+        state, harm = sim.state, self.harm_of_step(sim)
+        priced = amounts(state.flow, self._nothing, self._nothing) @ self.prices + harm
+        return priced.mean(axis=1), self._floor * state.flow["unavoidable_s"].mean(axis=1)
+
+    def harm_of_step(self, sim: Simulator) -> np.ndarray:
+        """Price of the drift and the wrong answers of that step, float64 [E, U]; to be asked once per step."""
         state = sim.state
         _follow_all(state.ue, state.event, state.world, self._table, self._scale, self._at, self._rate, self._harm,
                     self._scratch)
-        priced = amounts(state.flow, self._nothing, self._nothing) @ self.prices + self._harm
-        return priced.mean(axis=1), self._floor * state.flow["unavoidable_s"].mean(axis=1)
+        return self._harm
+
+
+class TableAmounts:
+    """What the steps of a simulator cost before it is priced: amounts of the reward's terms, to be priced afterwards.
+
+    KL and wrong answers are followed apart, each by its own table. TableCharges follows their price: where a cache was
+    harmed twice, once worse in KL and once worse in answers, it charges slightly less.
+
+    Args:
+        config: the environment; its prices do not matter.
+        num_envs: environments side by side.
+    """
+
+    def __init__(self, config: HandoverConfig, num_envs: int) -> None:
+        self._each = [TableCharges(replace(config, reward=replace(config.reward, drift=nats, wrong=wrong)), num_envs)
+                      for nats, wrong in ((1.0, 0.0), (0.0, 1.0))]
+
+    def reset(self, sim: Simulator) -> None:
+        """Every episode begins anew, with whole caches."""
+        for one in self._each:
+            one.reset(sim)
+
+    def of_step(self, sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+        """Amounts of the step that `sim` has just made, float64 [E, T], means over the UEs in the order of TERMS; and
+        the seconds of interruption among them that nobody can avoid, float64 [E]."""
+        nats, wrong = (one.harm_of_step(sim) for one in self._each)
+        flow = sim.state.flow
+        return amounts(flow, nats, wrong).mean(axis=1), flow["unavoidable_s"].mean(axis=1)
 
 
 def prices_of(config: HandoverConfig) -> np.ndarray:

@@ -35,9 +35,9 @@ def looks_of(task: Any, env: int) -> np.ndarray:
 
     stranded: no service, and no server in reach has room; interrupted: no service until the radio is back and the cache
     has arrived; preparing: the cache moves while the session streams; following: the session has resumed on a part of
-    its cache and the rest follows; repairing: the cache is rebuilt where it is; forwarded: the session stayed at another
-    gNB, which forwards its tokens; degraded: its cache is not whole or not exact; streaming; idle: the user reads or
-    types.
+    its cache and the rest follows; repairing: the cache is rebuilt where it is; forwarded: the session stayed at
+    another gNB, which forwards its tokens; degraded: its cache is not whole or not exact; streaming; idle: the user
+    reads or types.
     """
     ue, view = task.sim.state.ue[env], task.view
     holds = {"stranded": ue["stranded"], "interrupted": ue["phase"] == INTERRUPTED,

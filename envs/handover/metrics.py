@@ -25,9 +25,9 @@ class EpisodeMeter(Meter):
     the episode ends counts with what it has lasted; a rest that has not arrived by then counts nowhere.
 
     Handover goodput is the share of handovers after which the first token came within the TTFT objective and the tokens
-    up to the next handover within the TPOT objective on average. Goodput is the share of requests whose first token came
-    within the TTFT objective after the prompt, and their tokens within the TPOT objective on average, interruptions
-    included; requests whose answers ended within the episode are judged.
+    up to the next handover within the TPOT objective on average. Goodput is the share of requests whose first token
+    came within the TTFT objective after the prompt, and their tokens within the TPOT objective on average,
+    interruptions included; requests whose answers ended within the episode are judged.
 
     Args:
         task: a HandoverTask.

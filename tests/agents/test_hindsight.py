@@ -132,16 +132,16 @@ def test_in_a_small_world_it_finds_the_best_of_all_books():
             book[u, k] = levels
         every.append(episode.cost(book))
     assert len(set(every)) > 10
-    assert search(episode, limits, budget=200.0).cost == pytest.approx(min(every), abs=1e-12)
+    assert search(episode, limits, budget=200.0).cost == pytest.approx(min(every), abs=1e-9)
 
 
-def test_an_option_adds_what_a_replay_of_the_whole_episode_says():
+def test_an_option_mostly_adds_what_a_replay_of_the_whole_episode_says():
     episode, _ = episode_of(5)
     rng, now = np.random.default_rng(0), row(1.0, bits=4)
     book = episode.book(now)
     before = episode.cost(book)
     episode.keep()
-    gain, near = np.empty(1), 0
+    gain, wrong = np.empty(1), []
     for u, k in rng.permutation(episode.changes)[:12]:
         levels = np.array([rng.choice(allowed) for allowed in everything(episode.config).allowed], np.int8)
         first = min(episode.first(u, k, now), episode.first(u, k, levels))
@@ -151,10 +151,12 @@ def test_an_option_adds_what_a_replay_of_the_whole_episode_says():
         book[u, k] = levels
         added = episode.cost(book) - before
         book[u, k] = now
-        # What is given up is worse; what is not is right but for effects that were not followed.
-        assert added > 0.0 if gain[0] == np.inf else gain[0] == pytest.approx(added, abs=0.03 + 0.2 * abs(added))
-        near += gain[0] != np.inf and abs(gain[0] - added) < 0.002
-    assert near >= 3
+        # What is given up is worse.
+        assert gain[0] != np.inf or added > 0.0
+        if gain[0] != np.inf:
+            wrong.append(abs(gain[0] - added))
+    # Others are right, but for those whose load on a server still shifts its other sessions when the trial ends.
+    assert len(wrong) > 6 and np.median(wrong) < 0.002 and max(wrong) < 0.2
 
 
 def test_a_preparation_begins_in_the_interval_that_its_lead_time_says():
@@ -206,8 +208,8 @@ def test_nothing_is_left_behind_where_nothing_is_forwarded():
 
 @pytest.mark.parametrize("keep, lead_s, backfill", [(0.25, 4.0, 0.25), (0.25, 4.0, 0.0), (0.1, 2.0, 1.0)])
 def test_the_rest_follows_where_the_book_says_so(keep, lead_s, backfill):
-    episode, _ = episode_of(6)
-    episode.cost(episode.book(row(lead_s, KV, keep, 16, 1.0, backfill)))
+    episode, _ = episode_of(6, ["backhaul.capacity_bps=4e9", "episode_s=30.0"])
+    episode.cost(episode.book(row(lead_s, KV, keep, 4, 1.0, backfill)))
     ue = episode.other.ue
     short = ~ue["healthy"].astype(bool) & (ue["phase"] == IDLE)
     merged = np.diff(ue["held"], axis=0) > 0.5 * ue["context"][1:]
@@ -243,7 +245,7 @@ def test_handovers_that_plans_decide_are_refused():
 @pytest.mark.parametrize("medium, keep, bits", [(KV, 0.4, 8), (KV, 1.0, 4), (SPLIT, 0.25, 16), (TOKEN, 0.5, 4)])
 def test_the_charged_harm_is_the_tables(medium, keep, bits):
     # A pedestrian's session that lives elsewhere is fetched, and reads on with what has arrived.
-    core = core_of([3], ["num_ues=1", "mobility.vehicle_share=0.0", "sessions.prompt_tokens=[0.0, 0.8]"])
+    core = core_of([3], ["num_ues=1", "mobility.vehicle_share=0.0", "sessions.prompt_tokens=[0.0, 0.8]", *FORWARDING])
     sim, charges, scale = core.task.sim, TableCharges(core.config, 1), core.config.serving.context_scale
     ue = sim.state.ue[0]
     ue["server"] = ue["target"] = (ue["radio"][0] + 1) % sim.num_cells
@@ -260,8 +262,9 @@ def test_the_charged_harm_is_the_tables(medium, keep, bits):
             rest, at = 1.0 - event["prefix"] / event["context"], event["context"]
         if at:
             # Tokens that were produced meanwhile are sent uncut.
-            rate = rest * drift_per_token(1.0 if medium == TOKEN else keep, bits)
-            expected = core.config.reward.drift * rate * (ue["context"][0] - at) / scale
+            cut, price = 1.0 if medium == TOKEN else keep, core.config.reward
+            rate = rest * (price.drift * drift_per_token(cut, bits) + price.wrong * wrong_per_token(cut, bits))
+            expected = rate * (ue["context"][0] - at) / scale
     assert got == pytest.approx(expected, abs=1e-12)
     assert rest == 1.0 if medium == KV else 0.0 < rest < (0.05 if medium == TOKEN else 0.9)
     assert got > 1e-4 or medium == TOKEN

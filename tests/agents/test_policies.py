@@ -124,6 +124,9 @@ def test_an_alias_takes_further_arguments() -> None:
     ("token-aware:keep=0", "keep is 0.0"), ("ctho:bits=5", "bits is 5"), ("ctho:bits=4.5", "a whole number"),
     ("constant:medium=pigeon", "medium is 'pigeon'"), ("constant:when=never", "when is 'never'"),
     ("constant:backfil=1", "did you mean backfill"), ("constant:repair=maybe", "true or false"),
+    ("constant:medium=foo", "medium is 'foo': choose among token, kv, split, detour"),
+    ("constant:moment=early", "did you mean when"), ("constant:weight=-1", "weight is -1.0"),
+    ("constant:backfill=nan", "backfill is nan"), ("constant:arrival=now", "arrival is 'now'"),
     ("ctho:bits", "write ctho:key=value"), ("ctho:", "write ctho:key=value"),
     ("ctho:bits=4,bits=8", "given twice"), ("tho:bits=4", "it takes none"), ("ctho:per_user=1", "no argument"),
     ("palas:bits=8", "did you mean pallas"), ("ctho-int16", "did you mean ctho-int")])

@@ -396,11 +396,19 @@ def test_closing_gives_memory_back(model, tokens):
     assert backend.memory_used == idle
 
 
-def test_closed_session_is_refused(backend, tokens):
-    session = backend.open(tokens)
-    backend.close(session)
-    with pytest.raises(ConfigError, match="closed"):
-        backend.migrate([session], [TransferPlan()])
+def test_closed_session_is_refused_in_one_line_and_no_other_session_changes(backend, tokens):
+    closed, other = backend.open(tokens), backend.open(tokens, 100)
+    backend.close(closed)
+    both = [other, closed]
+    calls = [lambda: backend.migrate(both, [TransferPlan(keep=0.5)] * 2), lambda: backend.repair(both),
+             lambda: backend.advance(both, [1, 0]), lambda: backend.measure(both, 1), lambda: backend.backfill(both),
+             lambda: backend.drop_rest(both), lambda: backend.encode(closed, TransferPlan()),
+             lambda: backend.complete(closed, b""), lambda: backend.fork(closed), lambda: backend.save(closed)]
+    for call in calls:
+        with pytest.raises(ConfigError, match="is closed; open or fork another") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert other.whole and other.length == 100 and not other.closed and other.rest is None
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])
