@@ -18,8 +18,9 @@ class KVSettings:
     """How the tokens of a cache are ranked and selected, and how much is computed at once.
 
     The defaults are reconstruction (KVzip), where each layer and KV head keeps tokens of its own, with attention sinks
-    (StreamingLLM) and the newest tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed` from here, as far as it has
-    such parameters; where they are None, its own defaults hold. An object has its own parameters and takes none.
+    (StreamingLLM) and the newest tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed`
+    from here, as far as it has such parameters; where they are None, its own defaults hold. An object has its own
+    parameters and takes none.
     """
 
     scorer: Any = "reconstruction"  # a name in SCORERS, a Scorer such as Window(pool=7), or a kvpress press
