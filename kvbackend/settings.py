@@ -17,13 +17,14 @@ HALVES = ("served", "float16", "bfloat16")
 class KVSettings:
     """How the tokens of a cache are ranked and selected, and how much is computed at once.
 
-    The defaults are last-window attention with max-pooling (SnapKV), with attention sinks (StreamingLLM) and the newest
-    tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed` from here, as far as it has
-    such parameters; where they are None, its own defaults hold. An object has its own parameters and takes none.
+    The defaults are reconstruction (KVzip), where each layer and KV head keeps tokens of its own, with attention sinks
+    (StreamingLLM) and the newest tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed`
+    from here, as far as it has such parameters; where they are None, its own defaults hold. An object has its own
+    parameters and takes none.
     """
 
-    scorer: Any = "window"  # a name in SCORERS, a Scorer such as Window(pool=7), or a kvpress press
-    scope: str = "sequence"  # "sequence" keeps the same tokens in all layers, "head" chooses per layer and KV head
+    scorer: Any = "reconstruction"  # a name in SCORERS, a Scorer such as Window(pool=7), or a kvpress press
+    scope: str = "head"  # "sequence" keeps the same tokens in all layers, "head" chooses per layer and KV head
     window: int | None = None  # [tokens] of a scorer chosen by name
     pool: int | None = None  # [tokens] of a scorer chosen by name
     sinks: int = 4  # [tokens] first tokens of the script that are never pruned

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from kvroam.envs.handover.actions import parts
-from kvroam.envs.handover.actions import parts
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.handover.sb3 import HandoverVecEnv

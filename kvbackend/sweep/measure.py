@@ -72,7 +72,7 @@ def ranking(base: KVSettings, name: str, references: Sequence[Reference], script
     scorer: object = plain
     if plain == ORACLE:
         scorer = FactOracle(references, scripts or [None] * len(references))
-    return replace(base, scorer=scorer, scope="head" if name.endswith(PER_HEAD) else base.scope)
+    return replace(base, scorer=scorer, scope="head" if name.endswith(PER_HEAD) else "sequence")
 
 
 def hand_over(

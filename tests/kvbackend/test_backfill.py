@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.codecs import payload as wire
 from kvroam.kvbackend.codecs.header import Expected
 
 from .masked_forward import kl, masked_logits, per_head_logits
+from .plain import PLAIN
 
 PART = TransferPlan(keep=0.4, rest=True)
 EXACT = replace(PART, bits=32)
@@ -21,7 +22,7 @@ EXACT = replace(PART, bits=32)
 @pytest.fixture
 def target(model):
     """Another machine with the same model."""
-    return KVBackend(copy.deepcopy(model), "tok")
+    return KVBackend(copy.deepcopy(model), "tok", settings=PLAIN)
 
 
 def moved(backend, tokens, plan=PART, length=120):
@@ -48,7 +49,7 @@ def unpacked(backend, payload):
     return wire.unpack(payload, expected, backend.llm.cache_dtype)
 
 
-@pytest.mark.parametrize("settings", [KVSettings(), KVSettings(scope="head")], ids=["sequence", "head"])
+@pytest.mark.parametrize("settings", [PLAIN, replace(PLAIN, scope="head")], ids=["sequence", "head"])
 @pytest.mark.parametrize("scar", [0, 1, 30])
 def test_drift_before_during_and_after_is_that_of_masked_forward_passes(model, oracle_model, tokens, settings, scar):
     """No cache in the oracle: which tokens each row may see is written down, and the script is run as a whole."""
@@ -239,7 +240,7 @@ def test_a_session_that_waits_for_its_rest_moves_only_when_that_is_settled(backe
 
 
 def test_memory_of_a_rest_is_counted_and_given_back(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     reference = backend.reference(tokens)
     start = backend.memory_used
     session = moved(backend, reference, TransferPlan(keep=0.5))
@@ -259,7 +260,7 @@ def test_memory_of_a_rest_is_counted_and_given_back(model, tokens):
 
 
 def test_without_memory_no_session_changes(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     sessions = [moved(backend, tokens, length=250) for _ in range(2)]
     for session in sessions:
         backend.advance([session], [3])
@@ -273,7 +274,7 @@ def test_without_memory_no_session_changes(model, tokens):
 
 
 def test_a_broken_cache_at_the_source_is_reported_and_the_rest_stays(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = moved(backend, tokens)
     lost = int(session.rest.unsent.positions[5])
     good = float(session.reference.kv[lost, 1, 0, 0, 3])

@@ -11,6 +11,7 @@ from kvroam.kvbackend import KVBackend, TransferPlan
 
 from .conftest import VOCAB
 from .masked_forward import kl, masked_logits
+from .plain import PLAIN
 
 START, STOP = 60, 110
 LOSSY = TransferPlan(keep=0.5, bits=32)
@@ -42,7 +43,7 @@ def replay(model, tokens, answer, stages, start, stop):
 @pytest.mark.parametrize("stride", [50, 7, 1])
 def test_drift_and_answers_equal_a_replay(model, oracle_model, script, stride):
     tokens, answer, query = script
-    exact = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    exact = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     session = exact.open(exact.reference(*script), START)
     exact.migrate([session], [LOSSY])
     stages = [(START, session.positions.copy())]
@@ -86,7 +87,7 @@ def test_a_whole_session_reads_its_own_mistake_and_has_no_drift(exact, oracle_mo
 
 def test_what_the_model_answers_itself_is_found_once_for_all_sessions(model, oracle_model, script):
     tokens, answer, _ = script
-    exact = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    exact = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     reference = exact.reference(*script)
     plain = exact.reference(tokens)
     used = exact.memory_used
@@ -102,7 +103,7 @@ def test_what_the_model_answers_itself_is_found_once_for_all_sessions(model, ora
 
 
 def test_a_text_of_its_own_travels_with_a_session(model, script):
-    exact = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    exact = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     reference = exact.reference(*script)
     session = exact.open(reference, START)
     exact.migrate([session], [LOSSY])
@@ -123,7 +124,7 @@ def test_a_text_of_its_own_travels_with_a_session(model, script):
 
 
 def test_several_sessions_at_once_read_as_each_alone(model, script):
-    exact = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    exact = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     reference = exact.reference(*script)
     plans = [LOSSY, TransferPlan(bits=4), TransferPlan(keep=0.2, bits=32)]
 

@@ -106,7 +106,7 @@ def test_a_line_equals_handovers_one_by_one(backend):
     found = bench.row("streaming", "int8", 0.5)
     settings = backend.settings
     try:
-        backend.settings = type(settings)(scorer="streaming")
+        backend.settings = type(settings)(scorer="streaming", scope="sequence")
         size, kl, hits, total = [], [], 0, 0
         for reference, context in zip(bench.references, bench.contexts, strict=True):
             session = backend.open(reference, context)

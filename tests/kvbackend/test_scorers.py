@@ -1,7 +1,7 @@
 """Scorers own their parameters: chosen by name with flat settings, or as objects; new ones are a short class."""
 
 import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,9 +17,11 @@ from kvroam.kvbackend.scorers.reconstruction import Reconstruction
 from kvroam.kvbackend.scorers.window import Window
 from kvroam.kvbackend.scorers.window_raw import WindowRaw
 
+from .plain import PLAIN
+
 
 def kept(model, tokens, **settings) -> list[int]:
-    backend = KVBackend(copy.deepcopy(model), settings=KVSettings(**settings))
+    backend = KVBackend(copy.deepcopy(model), settings=replace(PLAIN, **settings))
     session = backend.open(tokens, 200)
     backend.migrate([session], [TransferPlan(keep=0.2)])
     return session.positions.tolist()
@@ -112,7 +114,7 @@ def test_objects_that_cannot_score_are_refused():
 
 
 def test_scopes_have_one_name_each():
-    assert KVSettings().scope == "sequence"
+    assert (KVSettings().scorer, KVSettings().scope) == ("reconstruction", "head")
     for name in ("token", "sequences", ""):
         with pytest.raises(ConfigError, match="use one of sequence, head"):
             KVSettings(scope=name)
@@ -120,7 +122,7 @@ def test_scopes_have_one_name_each():
 
 @pytest.mark.parametrize(("scorer", "window"), [(Window(window=9), 9), ("key-norm", 32), ("window-raw", 32)])
 def test_a_monitor_keeps_the_window_of_the_scorer(model, tokens, scorer, window):
-    backend = KVBackend(copy.deepcopy(model), settings=KVSettings(scorer=scorer))
+    backend = KVBackend(copy.deepcopy(model), settings=replace(PLAIN, scorer=scorer))
     session = backend.open(tokens, 100)
     assert backend.watch(session).window == window == backend.settings.monitor_window
     plain = backend.open(tokens, 100)

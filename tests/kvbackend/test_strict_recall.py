@@ -13,6 +13,7 @@ from kvroam.kvbackend.embedded.scripts import script_bank
 
 from .conftest import VOCAB
 from .masked_forward import masked_logits
+from .plain import PLAIN
 
 LOSSY = TransferPlan(keep=0.7, bits=32)
 
@@ -103,7 +104,7 @@ def test_counts_of_a_pruned_session_equal_brute_force(exact, oracle_model, scrip
 
 
 def test_a_second_lossy_handover_begins_anew_and_a_lossless_one_does_not(model, oracle_model, script):
-    exact = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    exact = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     tests = []
     for plan, lost_at in ((LOSSY, 90), (TransferPlan(bits=32), 63), (TransferPlan(bits=32, prefix_tokens=20), 63)):
         session = exact.open(exact.reference(*script), 63)
@@ -143,7 +144,7 @@ def test_a_rest_brings_facts_back_but_the_questions_stay_strict(exact, oracle_mo
 
 
 def test_the_instant_moves_with_forks_tickets_and_appended_tokens(exact, model, script):
-    other = KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    other = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
     session = exact.open(exact.reference(*script), 63)
     exact.migrate([session], [LOSSY])
     exact.advance([session], [9])
@@ -161,7 +162,7 @@ def test_the_instant_moves_with_forks_tickets_and_appended_tokens(exact, model, 
 
 
 def test_a_measurement_after_another_handover_is_another_one(model, script):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(backend.reference(*script), 63)
     backend.migrate([session], [TransferPlan(keep=0.7)])
     first = got(backend.measure([session], 60))

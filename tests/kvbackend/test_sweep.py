@@ -42,7 +42,7 @@ def test_points_equal_a_loop_by_hand(backend):
     assert backend.settings is settings
     plan = TransferPlan(keep=0.5, bits=4)
     try:
-        backend.settings = type(settings)(scorer="key-norm")
+        backend.settings = type(settings)(scorer="key-norm", scope="sequence")
         sizes, sums, tokens, hits, totals = [], np.zeros(4), 0, np.zeros(2), np.zeros(2)
         for reference in references:
             session = backend.open(reference, 120)
