@@ -238,7 +238,7 @@ def test_mistakes_are_named(make_it, message):
 
 def test_handovers_that_plans_decide_are_refused():
     core = core_of([3], ["actions.trigger=policy"])
-    with pytest.raises(ConfigError, match="set actions[.]trigger to a3"):
+    with pytest.raises(ConfigError, match=r"set actions\.trigger to a3"):
         Hindsight(core.config).reset(core.view)
 
 
