@@ -40,8 +40,8 @@ CONSTANTS = (
     "constant:medium=kv,bits=4,when=predicted,lead_s=3,backfill=0.25,arrival=resume",
     "constant:medium=kv,keep=0.25,bits=4,when=predicted,lead_s=3,backfill=0.25,arrival=resume",
 )
-NAMED = ("tho", "cho", "split", "deadline", "pre-copy", "post-copy", "ctho", "ctho-int4", "jmsra", "jmsra-int4", "pallas",
-         "pallas-int4", "token-aware", "token-aware-0.5", "greedy-planner", "foresight")
+NAMED = ("tho", "cho", "split", "deadline", "pre-copy", "post-copy", "ctho", "ctho-int4", "jmsra", "jmsra-int4",
+         "pallas", "pallas-int4", "token-aware", "token-aware-0.5", "greedy-planner", "foresight")
 BEGIN, END = "<!-- made by python -m kvroam.benchmarks.sensitivity: begin -->", "<!-- end -->"
 TOP = 5
 
@@ -80,8 +80,8 @@ def page(rankings: Sequence[Ranking], count: int, seeds: range, replanned: Seque
             if replanned else "No policy played again: `greedy-planner` and `foresight` decide by the shipped prices "
                               "throughout, and would lose less if they were told.")
     lines = [
-        f"Made by `{command}`: {count} policies, {len(seeds)} episodes per scenario, each of them played once and priced "
-        f"anew by avoidable cost. {told}", "",
+        f"Made by `{command}`: {count} policies, {len(seeds)} episodes per scenario, each of them played once and "
+        f"priced anew by avoidable cost. {told}", "",
         "*Winner lost*: how much more who wins at the shipped prices costs than who wins at the changed ones, at most. "
         "*tau* is Kendall's rank correlation with the ranking at the shipped prices: 1 is the same order, 0 none.", "",
         "| price halved or doubled | least tau | another policy wins | winner lost |", "| --- | ---: | ---: | ---: |",

@@ -124,7 +124,8 @@ def _searched(job: Job, config: Any) -> list[Row]:
         for lever, choices in without(config).items() if job.lever_budget > 0 else ():
             for level, limits in choices.items():
                 found = search(episode, limits, job.lever_budget, [full.book])
-                result.append(Row(job.scenario, LEVER, f"{lever}: {level}", seed, found.cost + floor, floor, found.used))
+                result.append(Row(job.scenario, LEVER, f"{lever}: {level}", seed, found.cost + floor, floor,
+                                  found.used))
                 best = min(best, found.cost)
         result.append(Row(job.scenario, HINDSIGHT, "hindsight", seed, best + floor, floor, used))
     return result

@@ -25,9 +25,9 @@ How much better could a policy be than those that there are? This page compares 
   here are of the rest, the **avoidable cost**. Harm to answers is taken from the measured table.
 * **Hindsight** knows the whole episode beforehand: when each user changes cell, who will be asking, how fast each link
   is. It looks for the cheapest **plan book**: one line for every handover of the episode, which says when the
-  preparation begins, what is sent (token ids, the KV cache, or a split), how much of it, how precisely, with which share
-  of the link, and what follows later. The search changes lines as long as replaying the episode shows that this is
-  cheaper. It may miss the best book, so that true hindsight is cheaper still and the ratios below are, if anything, too
+  preparation begins, what is sent (token ids, the KV cache, or a split), how much of it, how precisely, with which
+  share of the link, and what follows later. The search changes lines as long as replaying the episode shows that this
+  is cheaper. It may miss the best book, so that true hindsight is cheaper still and the ratios below are, if anything, too
   small.
 * A **constant plan** says the same for every handover of every user. The best of {constants} is picked after the
   fact on the very same episodes, which favours the constant plans.
@@ -60,7 +60,8 @@ def _rivals(scenarios: Sequence[Scenario], gate: Gate) -> str:
     for one in scenarios:
         constant, named = one.best(CONSTANT), one.best(NAMED)
         rows.append((one.name, f"{one.hindsight.mean():.3f}", f"`{brief(constant)}`",
-                     shown(one.over_hindsight(CONSTANT, constant)), f"`{named}`", shown(one.over_hindsight(NAMED, named)),
+                     shown(one.over_hindsight(CONSTANT, constant)), f"`{named}`",
+                     shown(one.over_hindsight(NAMED, named)),
                      shown(one.over_hindsight(PREDICTED, "foresight")) if PREDICTED in one.avoidable else "-"))
     text = ("## Who comes how near\n\nAvoidable cost of hindsight, and how many times that the others pay, with 95 % "
             "intervals over the episodes.\n\n" + markdown(
@@ -100,10 +101,10 @@ def _levers(scenarios: Sequence[Scenario], gate: Gate) -> str:
     verdict = ("Every lever matters." if not idle else
                f"Does not matter enough to be asked for: {', '.join(idle)}. A policy that ignores what stands there "
                "loses little in these scenarios.")
-    return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all of them: "
-            "*no lead time* prepares nothing before the handover; *one medium* and *one precision* use the same for all "
-            "handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* gives no "
-            "transfer more of a link than others; *no backfill* never sends the rest of a cache later. These searches "
+    return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all of "
+            "them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the same "
+            "for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* gives "
+            "no transfer more of a link than others; *no backfill* never sends the rest of a cache later. These searches "
             "begin from the book that hindsight found and are shorter, so that ratios near 1 are rounded "
             f"up by what a longer search would still find.\n\n{verdict}\n\n"
             + markdown(("scenario", *levers), rows, "l" + " r" * len(levers)))
@@ -115,8 +116,8 @@ def _papers(scenarios: Sequence[Scenario]) -> str:
         best = {paper: one.paper(paper) for paper in PAPERS}
         rows.append((one.name, *(f"{shown(one.over_hindsight(NAMED, name))} (`{name}`)" if name else "-"
                                  for name in best.values())))
-    return ("## The policies of the papers\n\nTimes hindsight; of each paper the variant that does best in the scenario."
-            "\n\n" + markdown(("scenario", *PAPERS), rows, "l" + " r" * len(PAPERS)))
+    return ("## The policies of the papers\n\nTimes hindsight; of each paper the variant that does best in the "
+            "scenario.\n\n" + markdown(("scenario", *PAPERS), rows, "l" + " r" * len(PAPERS)))
 
 
 def _named(scenarios: Sequence[Scenario]) -> str:
@@ -144,8 +145,8 @@ def _made(scenarios: Sequence[Scenario], sources: Sequence[Source]) -> str:
     done, left = {one.name for one in scenarios}, dict.fromkeys(
         row["scenario"] for source in sources for row in source.rows)
     missing = [name for name in left if name not in done]
-    return ("## How it was made\n\nThe budgets say how many episodes a search may simulate: hindsight's, and each search "
-            "without a lever.\n\n"
+    return ("## How it was made\n\nThe budgets say how many episodes a search may simulate: hindsight's, and each "
+            "search without a lever.\n\n"
             + markdown(("scenario", "episodes", "unavoidable cost", "budget", "without a lever"), rows, "l r r r r")
             + f"\n```\n{commands}\n```\n"
             + (f"\nNot complete and left out: {', '.join(missing)}.\n" if missing else ""))

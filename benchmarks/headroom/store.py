@@ -75,7 +75,8 @@ def read(paths: Sequence[Path]) -> list[Source]:
         try:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         except OSError as error:
-            raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the rows.jsonl of a run") from error
+            raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the rows.jsonl of a run"
+                              ) from error
         head, *rows = [json.loads(line) for line in lines if line.endswith("\n")] or [{}]
         if not rows:
             raise ConfigError(f"{str(path)!r} has no rows: give the rows.jsonl of a run that has begun")

@@ -1,4 +1,4 @@
-"""Prices halved and doubled: amounts that make up what is charged, rankings by hand, and a page that keeps its words."""
+"""Prices halved and doubled: amounts that make up what is charged, rankings by hand, a page that keeps its words."""
 
 from __future__ import annotations
 
