@@ -146,10 +146,11 @@ def api_rows(seconds: float) -> list[Row]:
     import pettingzoo
 
     import kvroam  # noqa: F401
+    from kvroam.envs.handover.world.state import SPLIT
 
     env = pettingzoo.make("parallel", "kvroam/Handover-v0", config=physics(), max_cycles=10**9)
     env.reset(seed=0)
-    actions = {agent: np.array([0, 2, 0, 0, 0]) for agent in env.agents}
+    actions = {agent: np.array([0, SPLIT, *[0] * (len(env.unwrapped.core.task.parts) - 2)]) for agent in env.agents}
     return [row("api", f"PettingZoo parallel, {len(actions)} UEs", rate(lambda: env.step(actions), seconds),
                 "steps/s", ">= 3,000")]
 

@@ -184,7 +184,7 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
         answer[0, i] = (ue, 0.0, ttft_s, tokens, duration_s)
     world = np.zeros(1, [("time_s", "f8"), ("answers", "i4")])
     world["answers"] = len(rows)
-    ue = np.zeros((1, 2), [("phase", "i4"), ("handover_s", "f8")])
+    ue = np.zeros((1, 2), [("phase", "i4"), ("handover_s", "f8"), ("felt_s", "f8")])
     state = SimpleNamespace(flow=np.zeros((1, 2), FLOW), answer=answer, world=world, ue=ue)
     state.flow["refused"] = 1
     sim = SimpleNamespace(state=state, interval_s=0.1)
@@ -193,7 +193,7 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
 
 
 def test_goodput_is_the_share_of_requests_that_meet_both_objectives():
-    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, config=HandoverConfig())
+    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, scorer=None, config=HandoverConfig())
     meter = EpisodeMeter(task, ttft_objective_s=0.5, tpot_objective_s=0.1)
     assert np.isnan(meter.result(0)["goodput"])
     # Of n tokens, n - 1 came after the first.

@@ -123,7 +123,8 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
 
 def test_an_interruption_that_still_runs_at_the_end_counts_with_what_it_has_lasted(city, phy) -> None:
     bench = Bench(city, phy, ues=2)
-    meter = EpisodeMeter(SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, config=HandoverConfig()))
+    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, scorer=None, config=HandoverConfig())
+    meter = EpisodeMeter(task)
     for u, at_s in ((0, 0.03), (1, 0.04)):
         bench.put(u, streaming=True)
         bench.plan(u, medium=KV, weight=0.0 if u == 0 else 1.0)
