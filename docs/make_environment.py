@@ -33,7 +33,7 @@ HANDOVER = (
      "A plan with a target starts at once, before the handover: token ids are computed into a cache at the target "
      "(token), the cache is sent (kv), or both at once (split). The session streams on at its source; its new tokens are "
      "sent at the handover. Without a preparation the same begins at the handover.",
-     "prefill time by a roofline; prefills in chunks between decode steps as in Sarathi-Serve (arXiv 2403.02310), their "
+     "prefill time by a roofline; prefills in batches, or in chunks between decode steps as in Sarathi-Serve (arXiv 2403.02310), their "
      "fluid model is ours; the split that balances both is ours, after arXiv 2603.28018"),
     ("wait, resume, or forward",
      "What the part `arrival` says where the preparation is not finished at the handover. Wait: for the whole first "
@@ -45,7 +45,8 @@ HANDOVER = (
      "The rows that `keep` or a resumption left out follow after the session has resumed, with the bandwidth weight "
      "`backfill`. The origin keeps them, and memory for them, until they have arrived. Tokens that were produced in "
      "between keep what they saw, so the cache is whole again only if there are none and nothing else was lost. What "
-     "resumption left out follows only if the plan had a backfill weight, or where the arrival is resume.",
+     "`keep` leaves out follows only if the weight was above 0 when the migration began; what a resumption leaves out "
+     "always may, and waits while the weight is 0.",
      "ours"),
     ("repair",
      "A cache that is not whole is rebuilt at its own server from token ids, while the session streams. It needs GPU "
