@@ -31,15 +31,16 @@ HANDOVER = (
      "TS 38.331, 5.5.4.4 (entering condition) and 5.5.4.1 (time-to-trigger)"),
     ("prepare",
      "A plan with a target starts at once, before the handover: token ids are computed into a cache at the target "
-     "(token), the cache is sent (kv), or both at once (split). The session streams on at its source; its new tokens are "
-     "sent at the handover. Without a preparation the same begins at the handover.",
-     "prefill time by a roofline; prefills in batches, or in chunks between decode steps as in Sarathi-Serve (arXiv 2403.02310), their "
+     "(token), the cache is sent (kv), or both at once (split). The session streams on at its source; its new tokens "
+     "are sent at the handover. Without a preparation the same begins at the handover.",
+     "prefill time by a roofline; prefills in batches, or in chunks between decode steps as in Sarathi-Serve (arXiv "
+     "2403.02310), their "
      "fluid model is ours; the split that balances both is ours, after arXiv 2603.28018"),
     ("wait, resume, or forward",
      "What the part `arrival` says where the preparation is not finished at the handover. Wait: for the whole first "
-     "part. Resume: on the rows that are there, a twentieth of the cache at least; the most important rows travel first. "
-     "Forward: the source serves on over the gNBs in between, and the session switches once all is there; only as many "
-     "hops away as `backhaul.forwarding` allows (0: none).",
+     "part. Resume: on the rows that are there, a twentieth of the cache at least; the most important rows travel "
+     "first. Forward: the source serves on over the gNBs in between, and the session switches once all is there; only "
+     "as many hops away as `backhaul.forwarding` allows (0: none).",
      "ours"),
     ("backfill",
      "The rows that `keep` or a resumption left out follow after the session has resumed, with the bandwidth weight "
@@ -57,8 +58,8 @@ HANDOVER = (
      "once by each hop that its way has or gains, and every token is carried over every hop.",
      "ours"),
     ("stranded",
-     "A session that cannot reach its user, and finds no memory on the server of the user's cell, waits out of service. "
-     "At the start of each interval it moves as its plan says as soon as there is room.",
+     "A session that cannot reach its user, and finds no memory on the server of the user's cell, waits out of "
+     "service. At the start of each interval it moves as its plan says as soon as there is room.",
      "ours"),
     ("cancel",
      "A target that turns out wrong, another handover, or the choice cancel drop what is under way; what it has sent "
@@ -67,18 +68,19 @@ HANDOVER = (
 )
 
 FEELS = (
-    "Time counts only while somebody waits: while an answer is due or streams. A user who reads or types feels nothing.",
+    "Time counts only while somebody waits: while an answer is due or streams. A user who reads or types feels "
+    "nothing.",
     "Without service, every second is an `interruption`. With service, seconds until the first token beyond the TTFT "
-    "objective are `late`, and seconds that tokens take beyond the TPOT objective are `slow`: decoding at a busy server, "
-    "or over a weak link. A switch behind the scenes, after forwarding, is felt only where it lasts longer than one "
-    "token takes.",
-    "Part of it nobody can avoid: the interruption of the radio, and one decode step after it. The metric `floor` is its "
-    "price, and `avoidable_cost` is `cost` less that. Policies that decide the handovers themselves could avoid it too, "
-    "so there the floor is 0.",
+    "objective are `late`, and seconds that tokens take beyond the TPOT objective are `slow`: decoding at a busy "
+    "server, or over a weak link. A switch behind the scenes, after forwarding, is felt only where it lasts longer "
+    "than one token takes.",
+    "Part of it nobody can avoid: the interruption of the radio, and one decode step after it. The metric `floor` is "
+    "its price, and `avoidable_cost` is `cost` less that. Policies that decide the handovers themselves could avoid "
+    "it too, so there the floor is 0.",
     "The tables show two times of an interruption. `interruption_s_*` is the time without service, whoever waits: what "
     "the network did. `felt_s_mean` is the time in which the user waited: what the reward charges.",
-    "All of this is our model; decode steps and prefills follow a roofline (bytes read over memory bandwidth, operations "
-    "over peak).",
+    "All of this is our model; decode steps and prefills follow a roofline (bytes read over memory bandwidth, "
+    "operations over peak).",
 )
 
 
