@@ -33,8 +33,9 @@ HANDOVER = (
      "A plan with a target starts at once, before the handover: token ids are computed into a cache at the target "
      "(token), the cache is sent (kv), or both at once (split). The session streams on at its source; its new tokens "
      "are sent at the handover. Without a preparation the same begins at the handover.",
-     "prefill time by a roofline; prefills in chunks between decode steps as in Sarathi-Serve (arXiv 2403.02310), "
-     "their fluid model is ours; the split that balances both is ours, after arXiv 2603.28018"),
+     "prefill time by a roofline; prefills in batches, or in chunks between decode steps as in Sarathi-Serve (arXiv "
+     "2403.02310), their "
+     "fluid model is ours; the split that balances both is ours, after arXiv 2603.28018"),
     ("wait, resume, or forward",
      "What the part `arrival` says where the preparation is not finished at the handover. Wait: for the whole first "
      "part. Resume: on the rows that are there, a twentieth of the cache at least; the most important rows travel "
@@ -45,7 +46,8 @@ HANDOVER = (
      "The rows that `keep` or a resumption left out follow after the session has resumed, with the bandwidth weight "
      "`backfill`. The origin keeps them, and memory for them, until they have arrived. Tokens that were produced in "
      "between keep what they saw, so the cache is whole again only if there are none and nothing else was lost. What "
-     "resumption left out follows only if the plan had a backfill weight, or where the arrival is resume.",
+     "`keep` leaves out follows only if the weight was above 0 when the migration began; what a resumption leaves out "
+     "always may, and waits while the weight is 0.",
      "ours"),
     ("repair",
      "A cache that is not whole is rebuilt at its own server from token ids, while the session streams. It needs GPU "
@@ -73,8 +75,8 @@ FEELS = (
     "server, or over a weak link. A switch behind the scenes, after forwarding, is felt only where it lasts longer "
     "than one token takes.",
     "Part of it nobody can avoid: the interruption of the radio, and one decode step after it. The metric `floor` is "
-    "its price, and `avoidable_cost` is `cost` less that. Policies that decide the handovers themselves could avoid it "
-    "too, so there the floor is 0.",
+    "its price, and `avoidable_cost` is `cost` less that. Policies that decide the handovers themselves could avoid "
+    "it too, so there the floor is 0.",
     "The tables show two times of an interruption. `interruption_s_*` is the time without service, whoever waits: what "
     "the network did. `felt_s_mean` is the time in which the user waited: what the reward charges.",
     "All of this is our model; decode steps and prefills follow a roofline (bytes read over memory bandwidth, "

@@ -27,8 +27,8 @@ How much better could a policy be than those that there are? This page compares 
   is. It looks for the cheapest **plan book**: one line for every handover of the episode, which says when the
   preparation begins, what is sent (token ids, the KV cache, or a split), how much of it, how precisely, with which
   share of the link, and what follows later. The search changes lines as long as replaying the episode shows that this
-  is cheaper. It may miss the best book, so that true hindsight is cheaper still and the ratios below are, if anything, too
-  small.
+  is cheaper. It may miss the best book, so that true hindsight is cheaper still and the ratios below are, if anything,
+  too small.
 * A **constant plan** says the same for every handover of every user. The best of {constants} is picked after the
   fact on the very same episodes, which favours the constant plans.
 * A **named policy** is one of those in [policies](policies.md). It decides with what a network knows at that moment.
@@ -101,12 +101,12 @@ def _levers(scenarios: Sequence[Scenario], gate: Gate) -> str:
     verdict = ("Every lever matters." if not idle else
                f"Does not matter enough to be asked for: {', '.join(idle)}. A policy that ignores what stands there "
                "loses little in these scenarios.")
-    return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all of "
-            "them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the same "
-            "for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* gives "
-            "no transfer more of a link than others; *no backfill* never sends the rest of a cache later. These searches "
-            "begin from the book that hindsight found and are shorter, so that ratios near 1 are rounded "
-            f"up by what a longer search would still find.\n\n{verdict}\n\n"
+    return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all "
+            "of them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the same "
+            "for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* "
+            "gives no transfer more of a link than others; *no backfill* never sends the rest of a cache later. These "
+            "searches begin from the book that hindsight found and are shorter, so that ratios near 1 are rounded up "
+            f"by what a longer search would still find.\n\n{verdict}\n\n"
             + markdown(("scenario", *levers), rows, "l" + " r" * len(levers)))
 
 

@@ -107,3 +107,18 @@ def test_the_repair_of_a_whole_cache_is_refused_before_anything_moves(city, phy)
     with pytest.raises(ValueError, match="ue_0 in environment 0: repair is 1, but its cache is whole"):
         bench.step()
     assert bench.sim.state.world["step"][0] == 0
+
+
+def test_a_plan_for_a_session_that_ended_is_for_the_one_that_replaced_it(city, phy):
+    bench = Bench(city, phy)
+    bench.put(0, context=1000.0, held=400.0)
+    bench.ue[0]["end"], bench.ue[0]["pause_left_s"] = 1000.0, 0.02
+    bench.plan(0, medium=KV, keep=0.5)
+    bench.hand_over(0, 1, 0.05)
+    bench.step()
+    (opened,) = bench.opened()
+    assert opened["time_s"] == pytest.approx(0.02) and bench.ue[0]["healthy"]
+    moved = bench.until_resumed()
+    assert (moved["medium"], moved["keep"], moved["target"]) == (KV, 0.5, 1)
+    # It has answered for 30 ms before it moves.
+    assert moved["snapshot"] == pytest.approx(opened["context"] + 0.03 * 25.0) and opened["context"] != 1000.0
