@@ -110,8 +110,8 @@ def _competitors(rankings: Sequence[Ranking]) -> str:
     winners = ", ".join(_short(name) for name in dict.fromkeys(shipped.values()))
     least = min(pair[1][0] / pair[0][0] for pair in pairs)
     return (f"`{BOUND}` has a perfect predictor and is no competitor. Without it the winners at the shipped prices are "
-            f"{winners}; at changed prices another policy wins in {moved} of {len(rankings) - len(shipped)} rankings, and "
-            f"the second costs at least {least:.2f} times what the first does.")
+            f"{winners}; at changed prices another policy wins in {moved} of {len(rankings) - len(shipped)} rankings, "
+            f"and the second costs at least {least:.2f} times what the first does.")
 
 
 def _short(name: str) -> str:
