@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # The best constant plan of the default scenario (docs/headroom.md).
-BEST := constant:medium=kv,keep=0.25,bits=4,when=predicted,lead_s=5,backfill=0.25,arrival=resume
+BEST := constant:medium=kv,keep=0.5,bits=4,when=predicted,lead_s=5
 
 .PHONY: demo test lint clean
 demo: $(READY)

@@ -44,6 +44,7 @@ NAMED = ("tho", "cho", "split", "deadline", "pre-copy", "post-copy", "ctho", "ct
          "pallas", "pallas-int4", "token-aware", "token-aware-0.5", "greedy-planner", "foresight")
 BEGIN, END = "<!-- made by python -m kvroam.benchmarks.sensitivity: begin -->", "<!-- end -->"
 TOP = 5
+BOUND = "foresight"
 
 
 def play(policy: str, config: Any, seeds: Sequence[int], charged: Any = None) -> Played:
@@ -87,6 +88,7 @@ def page(rankings: Sequence[Ranking], count: int, seeds: range, replanned: Seque
         "| price halved or doubled | least tau | another policy wins | winner lost |", "| --- | ---: | ---: | ---: |",
         *(f"| {name} | {row['tau']:.2f} | {row['changed']} of {row['rankings']} | {max(0.0, row['lost']):.1%} |"
           for name, row in summary(rankings).items()), "",
+        *((_competitors(rankings), "") if BOUND in rankings[0].costs else ()),
         "At the shipped prices:", "", f"| scenario | the first {TOP}, cheapest first | the second over the first |",
         "| --- | --- | ---: |",
         *(f"| {one.scenario} | {_top(one)} | {_shown(one.margin)} |" for one in rankings if not one.price), "",
@@ -98,6 +100,18 @@ def page(rankings: Sequence[Ranking], count: int, seeds: range, replanned: Seque
     lines += [f"| {one.scenario} | {one.price} x {one.factor:g} | {_short(one.order[0])} | {_shown(one.kept)} |"
               for one in moved] or ["| nowhere | | | |"]
     return "\n".join(lines) + "\n\nEvery ranking is in [prices.csv](prices.csv).\n"
+
+
+def _competitors(rankings: Sequence[Ranking]) -> str:
+    """Who wins when the perfect predictor does not count."""
+    pairs = [[(cost, name) for name, cost in one.costs.items() if name != BOUND][:2] for one in rankings]
+    shipped = {one.scenario: pair[0][1] for one, pair in zip(rankings, pairs, strict=True) if not one.price}
+    moved = sum(pair[0][1] != shipped[one.scenario] for one, pair in zip(rankings, pairs, strict=True))
+    winners = ", ".join(_short(name) for name in dict.fromkeys(shipped.values()))
+    least = min(pair[1][0] / pair[0][0] for pair in pairs)
+    return (f"`{BOUND}` has a perfect predictor and is no competitor. Without it the winners at the shipped prices are "
+            f"{winners}; at changed prices another policy wins in {moved} of {len(rankings) - len(shipped)} rankings, "
+            f"and the second costs at least {least:.2f} times what the first does.")
 
 
 def _short(name: str) -> str:

@@ -6,10 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from ...agents.arguments import parsed
+from ...agents.handover.constant import ConstantPlan
 from ...envs.base.meter import ratio
 from ...evaluation.estimates import Ratio
 from .jobs import CONSTANT, HINDSIGHT, NAMED, PREDICTED
@@ -102,8 +105,8 @@ def _levers(scenarios: Sequence[Scenario], gate: Gate) -> str:
                f"Does not matter enough to be asked for: {', '.join(idle)}. A policy that ignores what stands there "
                "loses little in these scenarios.")
     return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all "
-            "of them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the same "
-            "for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* "
+            "of them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the "
+            "same for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* "
             "gives no transfer more of a link than others; *no backfill* never sends the rest of a cache later. These "
             "searches begin from the book that hindsight found and are shorter, so that ratios near 1 are rounded up "
             f"by what a longer search would still find.\n\n{verdict}\n\n"
@@ -145,11 +148,14 @@ def _made(scenarios: Sequence[Scenario], sources: Sequence[Source]) -> str:
     done, left = {one.name for one in scenarios}, dict.fromkeys(
         row["scenario"] for source in sources for row in source.rows)
     missing = [name for name in left if name not in done]
+    players = {one.name: {(kind, name) for kind, found in one.avoidable.items() for name in found} for one in scenarios}
+    short = [name for name, here in players.items() if len(here) < max(map(len, players.values()))]
     return ("## How it was made\n\nThe budgets say how many episodes a search may simulate: hindsight's, and each "
             "search without a lever.\n\n"
             + markdown(("scenario", "episodes", "unavoidable cost", "budget", "without a lever"), rows, "l r r r r")
             + f"\n```\n{commands}\n```\n"
-            + (f"\nNot complete and left out: {', '.join(missing)}.\n" if missing else ""))
+            + (f"\nNot complete and left out: {', '.join(missing)}.\n" if missing else "")
+            + (f"\nNot everybody has played in: {', '.join(short)}.\n" if short else ""))
 
 
 def shown(found: Ratio) -> str:
@@ -158,8 +164,12 @@ def shown(found: Ratio) -> str:
 
 
 def brief(name: str) -> str:
-    """A constant plan's arguments, without the word that all of them begin with."""
-    return name.partition(":")[2] or name
+    """A constant plan in words, such as `split 4 bit, keep 0.1, predicted 5 s`."""
+    base, _, text = name.partition(":")
+    if base != "constant":
+        return name
+    types = {field.name: type(field.default) for field in fields(ConstantPlan)}
+    return ConstantPlan(**parsed(name, base, text or None, types)).name
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str = "") -> str:

@@ -12,7 +12,7 @@ from kvroam.benchmarks.headroom import __main__ as program
 from kvroam.benchmarks.headroom import jobs
 from kvroam.benchmarks.headroom.figure import draw, series
 from kvroam.benchmarks.headroom.jobs import CONSTANT, HINDSIGHT, LEVER, NAMED, PREDICTED, Job, Row
-from kvroam.benchmarks.headroom.page import page
+from kvroam.benchmarks.headroom.page import brief, page
 from kvroam.benchmarks.headroom.store import Source, Store
 from kvroam.benchmarks.headroom.verdicts import Gate, Single, easy, gather, judge, matters, single
 from kvroam.envs.handover.config import resolve
@@ -121,6 +121,12 @@ def test_the_page_says_what_is_easy_and_what_is_missing():
     text = page(gather(rows), Gate(constant=2.5), [Source({"budget": 1.0}, rows)])
     assert "asked in: calm. `calm` is there to be easy." in text and "left out: begun." in text
     assert "Which decisions matter" not in text
+
+
+def test_a_constant_plan_is_told_in_words():
+    assert brief("constant:keep=0.1,bits=4,when=predicted,backfill=0.25,lead_s=5.0") == (
+        "split 4 bit, keep 0.1, predicted 5 s, backfill 0.25")
+    assert brief("constant") == "split 16 bit" and brief("x") == "x"
 
 
 def test_the_figure_shows_who_played(tmp_path):
