@@ -158,10 +158,13 @@ def api_rows(seconds: float) -> list[Row]:
 def vec_rows(seconds: float, num_envs: int = 64) -> list[Row]:
     """The Stable-Baselines3 VecEnv without scoring."""
     from kvroam.envs.handover.sb3 import HandoverVecEnv
+    from kvroam.envs.handover.world.state import SPLIT
 
     env = HandoverVecEnv(physics(), num_envs=num_envs)
     env.reset()
-    actions = np.tile([0, 2, 0, 0, 0], (env.num_envs, 1))
+    action = np.zeros(len(env.action_space.nvec), np.int64)
+    action[1] = SPLIT  # the medium; everything else neutral
+    actions = np.tile(action, (env.num_envs, 1))
     return [row("vec", f"VecEnv, {num_envs} environments", rate(lambda: env.step(actions), seconds) * env.num_envs,
                 "agent-steps/s", ">= 1,000,000")]
 
