@@ -8,11 +8,14 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# The best constant plan of the default scenario (docs/headroom.md).
+BEST := constant:medium=kv,keep=0.5,bits=4,when=predicted,lead_s=5
+
 .PHONY: demo test lint clean
 demo: $(READY)
 	$(BIN)/python train.py --config configs/handover.yaml --out runs/demo/ppo --overwrite
-	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 8 --seed 1000 --out runs/demo \
-		--policies random tho cho ctho jmsra pallas token-aware constant:bits=4,when=early runs/demo/ppo
+	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 16 --seed 1000 --out runs/demo \
+		--policies random tho cho ctho jmsra pallas token-aware deadline greedy-planner $(BEST) runs/demo/ppo
 
 test: $(READY)
 	$(BIN)/python -m pytest --durations=15

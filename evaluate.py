@@ -1,6 +1,6 @@
 """Evaluate policies on the same users in the same city: a table, a JSON file and a figure.
 
-    python evaluate.py --config configs/handover.yaml --policies cho ctho runs/ppo --episodes 8 --out runs/evaluate
+    python evaluate.py --config configs/handover.yaml --policies cho ctho runs/ppo --episodes 32 --out runs/evaluate
     python evaluate.py --config grid --policies ctho first=runs/a/ppo second=runs/b/ppo --out runs/grid
     python evaluate.py --policies ctho --episodes 1 --video ctho.gif --video-start 20 --video-seconds 6
 

@@ -59,7 +59,7 @@ class EvaluateConfig:
     """What evaluate.py does when the command line does not say otherwise."""
 
     policies: tuple[str, ...] = ("random", "tho", "cho", "ctho", "token-aware")
-    episodes: int = 8
+    episodes: int = 32
     seed: int = 1000  # of the first episode; training uses those from train.seed on
     ttft_objective_s: float = 0.5  # a handover, or a request, meets its objective below this [s]
     tpot_objective_s: float = 0.1  # and if tokens then come faster than this [s]

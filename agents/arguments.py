@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import PolicyError
 
 _TYPES: dict[str, type] = {kind.__name__: kind for kind in (bool, int, float, str)}
+_NEAR = 0.4  # least likeness of a key that is suggested: the keys are few, and all of them are listed behind it
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -43,7 +44,7 @@ def parsed(policy: str, owner: str, text: str | None, types: Mapping[str, type |
         if not equals:
             raise PolicyError(f"policy {policy!r}: {part!r} is not an argument: write {owner}:key=value,key=value")
         if key not in types and not any_key:
-            near = difflib.get_close_matches(key, types, 1)
+            near = difflib.get_close_matches(key, types, 1, _NEAR)
             hint = f"did you mean {near[0]}? " if near else ""
             takes = f"it takes {', '.join(types)}" if types else "it takes none"
             raise PolicyError(f"policy {policy!r}: {owner} has no argument {key!r}: {hint}{takes}")

@@ -93,7 +93,7 @@ def core_rows(seconds: float) -> list[Row]:
 def _one_scene(scene: str, seconds: float) -> list[Row]:
     core, step = make_core(physics(scene))
     case = f"{scene}, {core.num_agents} UEs, {core.task.sim.num_cells} cells"
-    plans = core.decode(np.zeros((1, core.num_agents, 5), np.int64))
+    plans = core.decode(np.zeros((1, core.num_agents, len(core.task.parts)), np.int64))
     return [
         row("core", f"{case}: with observations", rate(step, seconds), "steps/s", ">= 20,000"),
         row("core", f"{case}: physics alone", rate(lambda: core.task.sim.advance(plans), seconds), "steps/s"),
@@ -146,10 +146,11 @@ def api_rows(seconds: float) -> list[Row]:
     import pettingzoo
 
     import kvroam  # noqa: F401
+    from kvroam.envs.handover.world.state import SPLIT
 
     env = pettingzoo.make("parallel", "kvroam/Handover-v0", config=physics(), max_cycles=10**9)
     env.reset(seed=0)
-    actions = {agent: np.array([0, 2, 0, 0, 0]) for agent in env.agents}
+    actions = {agent: np.array([0, SPLIT, *[0] * (len(env.unwrapped.core.task.parts) - 2)]) for agent in env.agents}
     return [row("api", f"PettingZoo parallel, {len(actions)} UEs", rate(lambda: env.step(actions), seconds),
                 "steps/s", ">= 3,000")]
 
@@ -157,10 +158,13 @@ def api_rows(seconds: float) -> list[Row]:
 def vec_rows(seconds: float, num_envs: int = 64) -> list[Row]:
     """The Stable-Baselines3 VecEnv without scoring."""
     from kvroam.envs.handover.sb3 import HandoverVecEnv
+    from kvroam.envs.handover.world.state import SPLIT
 
     env = HandoverVecEnv(physics(), num_envs=num_envs)
     env.reset()
-    actions = np.tile([0, 2, 0, 0, 0], (env.num_envs, 1))
+    action = np.zeros(len(env.action_space.nvec), np.int64)
+    action[1] = SPLIT  # the medium; everything else neutral
+    actions = np.tile(action, (env.num_envs, 1))
     return [row("vec", f"VecEnv, {num_envs} environments", rate(lambda: env.step(actions), seconds) * env.num_envs,
                 "agent-steps/s", ">= 1,000,000")]
 

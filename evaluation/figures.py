@@ -7,7 +7,7 @@ from typing import Any
 
 from ..envs.base.declare import Metric
 from ..palette import COLOURS, SHAPES
-from .metrics import metric, metrics_of
+from .metrics import ends, metric, metrics_of, number
 
 AXES = ("interruption_s_mean", "drift_kl_mean")
 
@@ -25,7 +25,7 @@ def drawable(results: Mapping[str, Any]) -> bool:
 
 
 def figure(results: Mapping[str, Any], path: str | Path) -> None:
-    """Draw one labelled marker per policy, with the 95 % intervals of both means.
+    """Draw one labelled marker per policy, with the 95 % intervals of both means where they are known.
 
     x is the mean interruption [ms], logarithmic when it spans more than a factor of ten; y is the mean drift
     [nats per token], linear near 0 and logarithmic above, so that a drift of exactly 0 is on the page.
@@ -52,9 +52,7 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
     markers = []
     for index, (name, ((x, x_low, x_high), (y, y_low, y_high))) in enumerate(shown.items()):
         colour, shape = COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
-        # A bootstrap interval of a skewed sample can miss its own mean by rounding; a bar cannot be negative.
-        wide = [[max(x - x_low, 0.0)], [max(x_high - x, 0.0)]]
-        high = [[max(y - y_low, 0.0)], [max(y_high - y, 0.0)]]
+        wide, high = [[x - x_low], [x_high - x]], [[y - y_low], [y_high - y]]
         axes.errorbar(x, y, high, wide, shape, color=colour, ms=7, mec="white", mew=0.8, elinewidth=1.2)
         markers.append((name, x, y, colour))
     if xs and min(xs) > 0 and max(xs) > 10 * min(xs):
@@ -80,11 +78,16 @@ def figure(results: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _point(policy: Mapping[str, Any], m: Metric) -> tuple[float, float, float]:
-    """Return mean, low and high of a metric in its shown unit; NaN where there is none."""
+    """Return mean, low and high of a metric in its shown unit: the mean thrice without interval, NaN of nothing."""
     entry = policy["summary"].get(m.name, {})
-    values = (entry.get(key) for key in ("mean", "ci_low", "ci_high"))
-    mean, low, high = (math.nan if v is None else float(v) * m.scale for v in values)
+    mean = number(entry.get("mean")) * m.scale
+    low, high = (mean if math.isnan(end) else end * m.scale for end in ends(entry, m))
     return mean, low, high
+
+
+def _short(name: str) -> str:
+    """A name without its arguments where they are many; the tables beside the figure have them."""
+    return name if len(name) <= 24 else f"{name.partition(':')[0]}:..."
 
 
 def _label(axes: Any, canvas: Any, markers: list[tuple[str, float, float, str]]) -> None:
@@ -103,7 +106,7 @@ def _label(axes: Any, canvas: Any, markers: list[tuple[str, float, float, str]])
         for dx, dy in _OFFSETS:
             leader = {"arrowstyle": "-", "color": colour, "lw": 0.6} if abs(dx) + abs(dy) > 20 else None
             text = axes.annotate(
-                name,
+                _short(name),
                 (x, y),
                 xytext=(dx, dy),
                 textcoords="offset points",

@@ -1,6 +1,7 @@
 """What an evaluation measures in each episode: the metrics of the tasks that its results are about."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,18 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, Metric]:
 def headline_of(results: Mapping[str, Any]) -> list[str]:
     """The names of those that fit a terminal."""
     return list(dict.fromkeys(name for task in tasks_of(results) for name in task.headline))
+
+
+def number(value: Any) -> float:
+    """A value of the results as a float; None, as JSON has it, is NaN."""
+    return math.nan if value is None else float(value)
+
+
+def ends(entry: Mapping[str, Any], m: Metric) -> tuple[float, float]:
+    """The ends of the interval in a summary or a difference, NaN where it is unknown or the metric's is not shown."""
+    if entry.get("n", 0) < m.interval_from:
+        return math.nan, math.nan
+    return number(entry.get("ci_low")), number(entry.get("ci_high"))
 
 
 def metric(name: str, known: Mapping[str, Metric]) -> Metric:

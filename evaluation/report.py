@@ -1,9 +1,10 @@
 """Results of an evaluation as JSON, as tables and as a figure.
 
-A results dictionary is {"kvroam": version, "config", "versions", "machine", "seeds": [...], "policies":
-{NAME: {"episodes": {METRIC: [one value per seed]}, "summary": {METRIC: {...}}, "wall_s": s}}, "paired":
+A results dictionary is {"format": FORMAT, "kvroam": version, "config", "versions", "machine", "seeds": [...],
+"policies": {NAME: {"episodes": {METRIC: [one value per seed]}, "summary": {METRIC: {...}}, "wall_s": s}}, "paired":
 {REFERENCE: {NAME: {METRIC: difference}}}}; over several scenarios also "scenarios" and "by_scenario" (evaluate.py).
-NaN in an episode means that it has nothing to measure; JSON has it as null.
+NaN in an episode means that it has nothing to measure, and as an end of an interval that it is unknown; JSON has it
+as null.
 """
 
 import json
@@ -15,22 +16,32 @@ from typing import Any
 
 from ..envs.base.declare import Metric
 from ..errors import KvroamError
-from .estimates import bootstrap_interval, iqm, mean
+from .estimates import iqm, iqm_interval, mean, mean_interval, paired_difference
 from .figures import drawable, figure
-from .metrics import headline_of, metric, metrics_of
+from .metrics import ends, headline_of, metric, metrics_of, number
 from .provenance import machine, versions
 
 __all__ = [
+    "FEW",
+    "FORMAT",
     "figure",
     "machine",
     "markdown_table",
+    "paired_scenario_table",
     "paired_table",
+    "read_results",
     "scenario_table",
     "summarise",
     "terminal_table",
     "versions",
     "write_results",
 ]
+
+# Of results.json. 1, which did not say so, had percentile bootstrap intervals and no ratios.
+FORMAT = 2
+
+# With fewer episodes behind an interval the report says so.
+FEW = 16
 
 
 def summarise(
@@ -40,18 +51,18 @@ def summarise(
 
     Args:
         episodes: metric name to one value per episode; NaN (or None) does not count.
-        strata: one label per episode, such as the scene, for the bootstrap.
+        strata: one label per episode, such as the scene; only the spread within each counts.
 
     Returns:
-        Per metric: `mean` with its 95 % bootstrap interval `ci_low` to `ci_high`, the interquartile mean
-        `iqm` with `iqm_low` to `iqm_high`, and `n`, the episodes that count.
+        Per metric: `mean` with its 95 % interval `ci_low` to `ci_high`, the interquartile mean `iqm` with
+        `iqm_low` to `iqm_high`, and `n`, the episodes that count. Unknown ends are NaN (see estimates.py).
     """
     summary = {}
     for name, values in episodes.items():
-        numbers = [_number(value) for value in values]
+        numbers = [number(value) for value in values]
         kept = [value for value in numbers if not math.isnan(value)]
-        of_mean = bootstrap_interval(numbers, mean, strata=strata)
-        of_iqm = bootstrap_interval(numbers, iqm, strata=strata)
+        of_mean = mean_interval(numbers, strata=strata)
+        of_iqm = iqm_interval(numbers, strata=strata)
         summary[name] = {
             "mean": float(mean(kept)),
             "ci_low": of_mean.low,
@@ -65,7 +76,7 @@ def summarise(
 
 
 def terminal_table(results: Mapping[str, Any], metrics: Iterable[str] | None = None) -> str:
-    """Return a plain-text table: a row per policy, mean +- half width of the 95 % interval of the mean.
+    """Return a plain-text table: a row per policy, mean +- the longer arm of the 95 % interval of the mean.
 
     Args:
         results: see the module.
@@ -87,7 +98,7 @@ def terminal_table(results: Mapping[str, Any], metrics: Iterable[str] | None = N
     width = max(len(line[0]) for line in lines)
     body = ["  ".join([line[0].ljust(width), *line[1:]]).rstrip() for line in lines]
     body.insert(2, "-" * max(map(len, body)))
-    return "\n".join([*body, _caption(results, "* best", "+-")]) + "\n"
+    return "\n".join([*body, *_caption(results, columns, "* best", "+-")]) + "\n"
 
 
 def markdown_table(results: Mapping[str, Any], metrics: Iterable[str] | None = None) -> str:
@@ -101,7 +112,7 @@ def markdown_table(results: Mapping[str, Any], metrics: Iterable[str] | None = N
         cells = (_cell(results, name, m, "±") for m in columns)
         marked = (f"**{c}**" if name in best[m.name] else c for c, m in zip(cells, columns, strict=True))
         lines.append(f"| {_escape(name)} | " + " | ".join(marked) + " |")
-    return "\n".join([*lines, "", _caption(results, "bold: best", "±")]) + "\n"
+    return _paragraphs(lines, *_caption(results, columns, "bold: best", "±"))
 
 
 def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, Path]:
@@ -140,29 +151,75 @@ def write_results(out_dir: str | Path, results: Mapping[str, Any]) -> dict[str, 
 
 
 def paired_table(results: Mapping[str, Any], reference: str, metrics: Iterable[str] | None = None) -> str:
-    """Return the mean differences from one policy on the same seeds, with 95 % intervals, in Markdown."""
+    """Return the mean differences from one policy on the same seeds, with 95 % intervals, in Markdown.
+
+    The first column of numbers is also shown as a ratio of means, where both are above 0.
+    """
     columns = _columns(results, metrics)
-    lines = ["| policy | " + " | ".join(f"{m.label} [{m.shown_unit}]" for m in columns) + " |",
-             "| --- |" + " ---: |" * len(columns)]
+    heads = [f"{m.label} [{m.shown_unit}]" for m in columns]
+    if columns:
+        heads.insert(1, f"{columns[0].label}, times {_escape(reference)}'s")
+    lines = ["| policy | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for name, differences in results["paired"][reference].items():
-        cells = (_signed(differences.get(m.name, {}), m.scale) for m in columns)
+        cells = [_signed(differences.get(m.name, {}), m) for m in columns]
+        if columns:
+            cells.insert(1, _times(differences.get(columns[0].name, {}), columns[0]))
         lines.append(f"| {_escape(name)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"the policy minus {reference}, episode by episode: mean [95 % bootstrap interval]; "
-                      "an interval without 0 is a difference"]) + "\n"
+    entries = [(differences.get(m.name, {}), m) for differences in results["paired"][reference].values()
+               for m in columns]
+    return _paragraphs(lines, _paired_caption(reference), *_few(entries))
 
 
 def scenario_table(results: Mapping[str, Any], name: str = "cost") -> str:
     """Return one metric of every policy in every scenario, in Markdown, the best of each scenario in bold."""
     parts, m = results["by_scenario"], metric(name, metrics_of(results))
     best = {scenario: _best(part, m) for scenario, part in parts.items()}
-    lines = [f"| {m.label} [{m.shown_unit}] | " + " | ".join(map(_escape, parts)) + " |",
-             "| --- |" + " ---: |" * len(parts)]
+    lines = _scenario_head(m, parts)
     for policy in results["policies"]:
         cells = [(_cell(part, policy, m, "±"), policy in best[scenario]) for scenario, part in parts.items()]
         lines.append(f"| {_escape(policy)} | " + " | ".join(f"**{c}**" if top else c for c, top in cells) + " |")
     count = len(next(iter(parts.values()))["seeds"])
-    return "\n".join([*lines, "", f"bold: best of the scenario; mean ± half the 95 % bootstrap interval of the mean; "
-                      f"{count} episodes per scenario"]) + "\n"
+    entries = [(policy["summary"].get(name, {}), m) for part in parts.values() for policy in part["policies"].values()]
+    caption = f"bold: best of the scenario; {_meaning('±')}; {count} episodes per scenario"
+    return _paragraphs(lines, caption, *_few(entries))
+
+
+def paired_scenario_table(results: Mapping[str, Any], reference: str, name: str = "cost") -> str:
+    """Return the mean difference of one metric from one policy on the same seeds of every scenario, in Markdown."""
+    parts, m = results["by_scenario"], metric(name, metrics_of(results))
+    found = {scenario: part["paired"].get(reference, {}) for scenario, part in parts.items()}
+    lines = _scenario_head(m, parts)
+    for policy in results["paired"][reference]:
+        cells = (_signed(differences.get(policy, {}).get(name, {}), m) for differences in found.values())
+        lines.append(f"| {_escape(policy)} | " + " | ".join(cells) + " |")
+    entries = [(entry.get(name, {}), m) for differences in found.values() for entry in differences.values()]
+    return _paragraphs(lines, _paired_caption(reference), *_few(entries))
+
+
+def difference(a: Sequence[float], b: Sequence[float], m: Metric) -> str:
+    """Return the mean of a - b, episode by episode, with its interval, as `paired_table` shows it."""
+    return _signed(paired_difference(a, b)._asdict(), m)
+
+
+def _scenario_head(m: Metric, parts: Iterable[str]) -> list[str]:
+    names = list(map(_escape, parts))
+    return [f"| {m.label} [{m.shown_unit}] | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Return what `write_results` wrote to results.json; NaN comes back as None.
+
+    Raises:
+        KvroamError: it cannot be read, or has another format.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KvroamError(f"{path}: no results of an evaluation ({error}); name a results.json") from error
+    made = found.get("format", 1) if isinstance(found, dict) else None
+    if made != FORMAT:
+        raise KvroamError(f"{path}: has format {made!r}, this version reads {FORMAT}: evaluate anew")
+    return found
 
 
 def _tables(results: Mapping[str, Any]) -> str:
@@ -174,16 +231,26 @@ def _tables(results: Mapping[str, Any]) -> str:
     for reference in results.get("paired", {}):
         if results["paired"][reference]:
             parts += [f"## Against {reference}\n", paired_table(results, reference)]
+            if "by_scenario" in results:
+                parts.append(paired_scenario_table(results, reference))
     for scenario, part in results.get("by_scenario", {}).items():
         parts += [f"## {scenario}\n", markdown_table(part)]
     return "\n".join(parts)
 
 
-def _signed(difference: Mapping[str, Any], scale: float) -> str:
-    values = [_number(difference.get(key)) * scale for key in ("mean", "ci_low", "ci_high")]
-    if math.isnan(values[0]):
+def _signed(entry: Mapping[str, Any], m: Metric) -> str:
+    value, (low, high) = number(entry.get("mean")) * m.scale, ends(entry, m)
+    if math.isnan(value):
         return "-"
-    return f"{values[0]:+.3g} [{values[1]:+.3g}, {values[2]:+.3g}]"
+    return f"{value:+.3g}" + ("" if math.isnan(low) else f" [{low * m.scale:+.3g}, {high * m.scale:+.3g}]")
+
+
+def _times(entry: Mapping[str, Any], m: Metric) -> str:
+    value, low, high = (number(entry.get(key)) for key in ("ratio", "ratio_low", "ratio_high"))
+    if math.isnan(value):
+        return "-"
+    known = not math.isnan(low) and entry.get("n", 0) >= m.interval_from
+    return f"{value:.3g}" + (f" [{low:.3g}, {high:.3g}]" if known else "")
 
 
 def _columns(results: Mapping[str, Any], names: Iterable[str] | None) -> list[Metric]:
@@ -196,7 +263,7 @@ def _columns(results: Mapping[str, Any], names: Iterable[str] | None) -> list[Me
 def _best(results: Mapping[str, Any], m: Metric) -> set[str]:
     """Return the policies with the best mean; none where all are equal, since nothing is then best."""
     means = {
-        name: _number(policy["summary"].get(m.name, {}).get("mean"))
+        name: number(policy["summary"].get(m.name, {}).get("mean"))
         for name, policy in results["policies"].items()
     }
     means = {name: value for name, value in means.items() if not math.isnan(value)}
@@ -207,28 +274,53 @@ def _best(results: Mapping[str, Any], m: Metric) -> set[str]:
 
 
 def _cell(results: Mapping[str, Any], name: str, m: Metric, sign: str) -> str:
-    """Return "mean +- half width" with three digits of the larger, in the shown unit."""
+    """Return "mean +- the longer arm of the interval" with three digits of the larger, in the shown unit."""
     entry = results["policies"][name]["summary"].get(m.name, {})
-    value = _number(entry.get("mean")) * m.scale
+    value = number(entry.get("mean")) * m.scale
     if math.isnan(value):
         return "-"
-    half = (_number(entry.get("ci_high")) - _number(entry.get("ci_low"))) / 2 * m.scale
-    # One episode has no spread: "+- 0" would claim certainty.
-    known = not math.isnan(half) and entry.get("n", 2) > 1
-    largest = max(abs(value), half if known else 0.0)
+    low, high = (end * m.scale for end in ends(entry, m))
+    # One episode has no spread, nor have equal ones: "+- 0" would claim certainty.
+    known = not math.isnan(low)
+    arm = max(value - low, high - value) if known else 0.0
+    largest = max(abs(value), arm)
     if not math.isfinite(largest) or largest == 0:
         form = ".0f"
     elif largest < 1e-3 or largest >= 1e6:
         form = ".1e"
     else:
         form = f".{max(0, 2 - math.floor(math.log10(largest)))}f"
-    return f"{value:{form}} {sign} {half:{form}}" if known else f"{value:{form}}"
+    return f"{value:{form}} {sign} {arm:{form}}" if known else f"{value:{form}}"
 
 
-def _caption(results: Mapping[str, Any], mark: str, sign: str) -> str:
+def _paragraphs(table: Iterable[str], *texts: str) -> str:
+    """Return a Markdown table and paragraphs below it."""
+    return "\n\n".join(["\n".join(table), *texts]) + "\n"
+
+
+def _caption(results: Mapping[str, Any], columns: Sequence[Metric], mark: str, sign: str) -> list[str]:
     count = len(results.get("seeds", ()))
     episodes = f"{count} episodes" if count != 1 else "1 episode, so no interval"
-    return f"{mark} of the column; mean {sign} half the 95 % bootstrap interval of the mean; {episodes}"
+    entries = [(policy["summary"].get(m.name, {}), m) for policy in results["policies"].values() for m in columns]
+    return [f"{mark} of the column; {_meaning(sign)}; {episodes}", *_few(entries)]
+
+
+def _meaning(sign: str) -> str:
+    return f"mean {sign} the longer arm of the mean's 95 % interval, where there is one"
+
+
+def _paired_caption(reference: str) -> str:
+    return (f"the policy minus {reference}, episode by episode: mean [95 % interval, where there is one]; an interval "
+            "without 0 is a difference")
+
+
+def _few(entries: Iterable[tuple[Mapping[str, Any], Metric]]) -> list[str]:
+    """A line of warning where an interval that is shown rests on fewer than FEW episodes, and none elsewhere."""
+    counts = [entry.get("n", 0) for entry, m in entries if not math.isnan(ends(entry, m)[0])]
+    if not counts or min(counts) >= FEW:
+        return []
+    return [f"warning: intervals from fewer than {FEW} episodes (here {min(counts)}) can hold the truth less often "
+            "than 95 %; play 32 or more"]
 
 
 def _plain(value: Any) -> Any:
@@ -253,10 +345,6 @@ def _dump(value: Any, indent: str = "") -> str:
     inner = indent + "  "
     items = (f"{inner}{json.dumps(key)}: {_dump(item, inner)}" for key, item in value.items())
     return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _escape(name: str) -> str:

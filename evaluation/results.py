@@ -14,9 +14,9 @@ from ..envs.base.make import make_core
 from ..errors import ConfigError
 from ..experiment import Experiment, flat
 from ..settings.fields import show
-from .estimates import paired_difference
+from .estimates import paired_difference, paired_ratio
 from .players import gather, warn_of_training_seeds
-from .report import machine, summarise, versions
+from .report import FORMAT, machine, summarise, versions
 from .rollout import episodes as play
 
 # Episodes that run side by side; more share each forward pass but take more memory.
@@ -40,7 +40,7 @@ def evaluate(experiments: Experiment[Any] | Mapping[str, Experiment[Any]], polic
         progress: called as progress(policy, steps done, steps in all) after every step.
 
     Returns:
-        The results dictionary that kvroam.evaluation.report writes: `config`, `versions`, `machine`, `seeds`,
+        The results dictionary that kvroam.evaluation.report writes: `format`, `config`, `versions`, `machine`, `seeds`,
         `policies.NAME.episodes.METRIC` (a list over episodes), `policies.NAME.summary.METRIC` and `paired`. With
         several experiments `scenarios` names that of each episode, and `by_scenario.NAME` holds `config`, `policies`
         and `paired` of each.
@@ -69,7 +69,7 @@ def evaluate(experiments: Experiment[Any] | Mapping[str, Experiment[Any]], polic
     found = {scenario: {name: _run(experiment, player, seeds, partial(tick, f"{scenario} {name}".strip()))
                         for name, player in teams[scenario].items()}
              for scenario, experiment in chosen.items()}
-    shared = {"kvroam": __version__, "versions": versions(), "machine": machine()}
+    shared = {"format": FORMAT, "kvroam": __version__, "versions": versions(), "machine": machine()}
     references = {name: registry.task(one.environment.task).references for name, one in chosen.items()}
     parts = {}
     for name, experiment in chosen.items():
@@ -138,8 +138,13 @@ def summaries(runs: Mapping[str, Any], references: Iterable[str],
 
 
 def paired(policies: Mapping[str, Any], reference: str, strata: Sequence[str] | None = None) -> dict[str, Any]:
-    """Differences of every other policy from the reference on the same seeds, for every metric."""
+    """Differences of every other policy from the reference on the same seeds, and ratios, for every metric."""
     base = policies[reference]["episodes"]
-    return {name: {metric: paired_difference(values, base[metric], strata=strata)._asdict()
-                   for metric, values in policy["episodes"].items()}
+    return {name: {metric: _compared(values, base[metric], strata) for metric, values in policy["episodes"].items()}
             for name, policy in policies.items() if name != reference}
+
+
+def _compared(a: Sequence[float], b: Sequence[float], strata: Sequence[str] | None) -> dict[str, float]:
+    ratio = paired_ratio(a, b, strata=strata)
+    return {**paired_difference(a, b, strata=strata)._asdict(),
+            "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}

@@ -1,8 +1,9 @@
 """What it costs a language model when its KV cache travels: sessions, pruning, wire codec, restore, measured drift.
 
-`backend.py` is the door. Behind it: `model/` computes, `sessions/` keep state, `scorers/` rank, `codecs/` make bytes,
-and `handover/` moves a session. `settings.py` is what a user chooses, `drift.py` what is measured. Beside it,
-`sweep/` measures combinations, and `embedded/` is the model that ships. Torch is imported when a name is first used.
+`backend.py` is the door, `handing.py` its half that moves sessions. Behind it: `model/` computes, `sessions/` keep
+state, `scorers/` rank, `codecs/` make bytes, and `handover/` is one move. `settings.py` is what a user chooses,
+`drift.py` what is measured. Beside it, `sweep/` measures combinations, and `embedded/` is the model that ships. Torch
+is imported when a name is first used.
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ _HOME = {
     "Migration": "handover.transfer",
     "Monitor": "scorers.monitor",
     "Reference": "sessions.reference",
+    "Rest": "handover.backfill",
     "Session": "sessions.session",
     "Ticket": "handover.ticket",
     "SCORERS": "scorers.table",
@@ -30,6 +32,7 @@ __all__ = [
     "Migration",
     "Monitor",
     "Reference",
+    "Rest",
     "Scorer",
     "Session",
     "Ticket",

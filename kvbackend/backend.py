@@ -1,6 +1,5 @@
 """The KV-cache backend: real sessions on a real model, their handover through bytes, and the drift that follows."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -9,25 +8,21 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, KvroamError
-from .codecs.checksum import Buffer
-from .codecs.table import codec
 from .drift import Drift
-from .handover.budget import encode_within_bytes, within_tokens
-from .handover.ticket import Ticket
-from .handover.transfer import Arrival, Migration, receive, send, snapshot_of
+from .handing import Handovers
 from .model.forward import LanguageModel
 from .model.loading import load_network, tokenizer_fingerprint
+from .saving import own_text, resume, saved
 from .scorers.monitor import Monitor
-from .sessions.ledger import Ledger, allocating
+from .sessions.ledger import Ledger
 from .sessions.memo import Memo
 from .sessions.reference import Reference, build, check_script, content_key, extended
-from .sessions.rows import Rows
 from .sessions.session import Session, check_open
-from .sessions.stepping import feed
-from .settings import KVSettings, TransferPlan
+from .sessions.stepping import feed, feed_freely
+from .settings import KVSettings
 
 
-class KVBackend:
+class KVBackend(Handovers):
     """Sessions on one language model.
 
     torch's number of threads is used as it is and never changed; on a busy machine, one thread is often much faster.
@@ -104,33 +99,27 @@ class KVBackend:
         """Measurements that `measure` remembered instead of computing them; 0 when it does not remember."""
         return 0 if self._memo is None else self._memo.hits
 
-    def bytes_per_token(self, bits: int) -> float:
-        """Payload bytes per token at the width of a codec, scales and positions included, header not."""
-        TransferPlan(bits=bits)
-        shape = self.llm.geometry
-        lists = shape.layers * shape.kv_heads if self.settings.scope == "head" else 1
-        return codec(bits).wire_bits_per_token(shape.layers, shape.kv_heads, shape.head_dim) / 8 + 4 * lists
-
-    def reference(self, tokens: Any, answer: Any = None, query: Any = None) -> Reference:
+    def reference(self, tokens: Any, answer: Any = None, query: Any = None, fact: Any = None) -> Reference:
         """Prefill a whole script once; the same content is not prefilled again while it is remembered.
 
         Args:
             tokens: int [S], at most `max_tokens`.
             answer: int [S], 0 no answer token, 1 hot, 2 cold; optional.
             query: int [S], which answer a token belongs to; optional, runs of equal marks by default.
+            fact: int [S], which fact a token states or answers, -1 for none; optional, without it no answer is strict.
 
         Raises:
             ConfigError: the script is unusable, or open sessions leave no memory for it.
         """
-        return self.references([(tokens, answer, query)])[0]
+        return self.references([(tokens, answer, query, fact)])[0]
 
     @torch.inference_mode()
     def references(self, scripts: Sequence[Any]) -> list[Reference]:
         """Prefill scripts in micro-batches.
 
         Args:
-            scripts: each an array or list of tokens, a tuple (tokens, answer, query) as for `reference`, or an object
-                with these attributes, such as the embedded model's `Script`.
+            scripts: each an array or list of tokens, a tuple (tokens, answer, query, fact) as for `reference`, or an
+                object with these attributes, such as the embedded model's `Script`.
         """
         checked = [check_script(self.llm, *_script_parts(item)) for item in scripts]
         keys = [content_key(*item) for item in checked]
@@ -140,6 +129,29 @@ class KVBackend:
             self._ledger.remember(built)
             found[built.key] = built
         return [reference for key in keys if (reference := found[key]) is not None]
+
+    @torch.inference_mode()
+    def self_answered(self, references: Sequence[Reference]) -> list[Reference]:
+        """References of the same scripts in which the model's own answers, given with a whole cache, are read back.
+
+        They are what sessions that never move come to read with `advance(..., own_answers=True)`.
+        """
+        sessions = [self.open(reference, 1) for reference in references]
+        self.advance(sessions, [session.remaining for session in sessions], own_answers=True)
+        made = []
+        for session, script in zip(sessions, references, strict=True):
+            text = session.reference
+            session.close()
+            if text is not script:  # what a session that never moved answers is what this one did
+                text = Reference(
+                    text.tokens, text.marks, text.kv, text.queries, text.hidden, text.correct, script.says
+                )
+                known = self._ledger.get(text.key)
+                if known is None:
+                    self._ledger.remember(text)
+                text = known or text
+            made.append(text)
+        return made
 
     def open(self, tokens_or_reference: Any, length: int | None = None) -> Session:
         """Open a session that has read the first `length` tokens of its script, all by default, with a whole cache.
@@ -156,7 +168,9 @@ class KVBackend:
         return Session(reference, length, self._ledger.lease(reference))
 
     @torch.inference_mode()
-    def append(self, session: Session, tokens: Any, answer: Any = None, query: Any = None) -> Drift:
+    def append(
+        self, session: Session, tokens: Any, answer: Any = None, query: Any = None, fact: Any = None
+    ) -> Drift:
         """Continue a session freely: new tokens follow what it has read, and it reads them.
 
         The rest of its script, if any, is dropped; other sessions on the same script keep theirs. The first new token
@@ -166,7 +180,7 @@ class KVBackend:
             The drift over the new tokens, as `advance` measures it.
         """
         check_open([session])
-        new = check_script(self.llm, tokens, answer, query)
+        new = check_script(self.llm, tokens, answer, query, fact)
         if session.length + len(new[0]) > self.max_tokens:
             raise ConfigError(
                 f"{session.length} + {len(new[0])} tokens exceed the model's {self.max_tokens}; open a new session"
@@ -182,10 +196,36 @@ class KVBackend:
             self._ledger.require(session.rows.nbytes)
         rows = None if session.rows is None else session.rows.copy()
         twin = Session(session.reference, session.length, self._ledger.lease(session.reference), rows)
-        twin.failed = set(session.failed)
+        twin.failed, twin.lost_at = set(session.failed), session.lost_at
+        twin.expect(session.part, None if session.rest is None else session.rest.copy())
         if session.monitor is not None:
             self.watch(twin)
         return twin
+
+    def save(self, session: Session, reference: Reference | None = None) -> dict[str, Any]:
+        """A session as plain data, without its script and its monitor; a rest that is kept for it is in it.
+
+        Args:
+            reference: what `reopen` will be given; the session may have gone on from it with answers of its own.
+        """
+        check_open([session])
+        return saved(session, reference or session.reference)
+
+    @torch.inference_mode()
+    def reopen(self, reference: Reference, data: dict[str, Any]) -> Session:
+        """The session that `save` has noted, on a reference of the same script.
+
+        Raises:
+            ConfigError: no memory left.
+        """
+        session = self.open(own_text(reference, data), data["length"])
+        try:
+            resume(session, data, self._ledger)
+            self._ledger.require(0)
+        except KvroamError:
+            session.close()
+            raise
+        return session
 
     @torch.inference_mode()
     def watch(self, session: Session) -> Monitor:
@@ -207,136 +247,32 @@ class KVBackend:
         session.account()
         return monitor
 
-    def _refresh(self, sessions: Sequence[Session]) -> None:
-        """Let monitors take in what their sessions have read, and the caches that handovers have replaced."""
-        for session in sessions:
-            if session.monitor is not None:
-                session.monitor.update()
-                session.account()
-
     def close(self, session: Session) -> None:
         """Give a session's memory back; its reference stays remembered while there is room."""
         session.close()
 
     @torch.inference_mode()
-    def migrate(self, sessions: Sequence[Session], plans: Sequence[TransferPlan]) -> list[Migration]:
-        """Move each session by its plan: score, select, encode to bytes, decode, restore; sessions are changed.
-
-        A session is whole afterwards if and only if the restored cache equals the whole one bit by bit; in particular
-        a prefix that covers the session heals it.
-
-        Raises:
-            ConfigError: a snapshot beyond the session, a closed or repeated session, or no memory left.
-        """
-        check_open(list(sessions))
-        if len(plans) != len(sessions):
-            raise ConfigError(f"{len(plans)} plans for {len(sessions)} sessions; give one each")
-        payloads: list[Buffer | None] = []
-        for session, plan in zip(sessions, plans, strict=True):  # refuse before the first session has changed
-            within_tokens(session, plan, snapshot_of(session, plan))
-            payloads.append(None if plan.budget_bytes is None else self.encode(session, plan))
-        migrations = [self._migrate(*move) for move in zip(sessions, plans, payloads, strict=True)]
-        self._refresh(sessions)
-        return migrations
-
-    def _migrate(self, session: Session, plan: TransferPlan, payload: Buffer | None) -> Migration:
-        old = session.rows
-        blob = self.encode(session, plan) if payload is None else payload
-        arrival = self._receive(blob, session.reference, old)
-        if arrival.whole:
-            session.degrade(None)
-        else:
-            start = session.length if old is None else old.own_start
-            own = session.reference.queries[:0] if old is None else old.queries
-            rows = Rows(arrival.kv, arrival.positions, start, own)
-            self._ledger.require(rows.nbytes - (0 if old is None else old.nbytes))
-            session.degrade(rows)
-        return Migration(len(blob), arrival.sent, len(arrival.kv), arrival.n_ctx, arrival.whole)
-
-    def _receive(self, payload: Buffer, reference: Reference, old: Rows | None = None) -> Arrival:
-        """`transfer.receive` within the memory bound; the rows `old` make room."""
-
-        def reserve(tokens: int) -> None:
-            size = tokens * math.prod(self.llm.geometry.row) * self.llm.cache_dtype.itemsize
-            self._ledger.require(size - (0 if old is None else old.nbytes))
-
-        with allocating(f"a payload of {len(payload)} bytes"):
-            return receive(self.llm, self.tokenizer_fingerprint, payload, reference, reserve)
-
-    @torch.inference_mode()
-    def encode(self, session: Session, plan: TransferPlan) -> bytearray:
-        """The source's half of a handover: rank, select and encode; the session is not changed.
-
-        Raises:
-            PayloadError: the cache holds NaN or infinity.
-            ConfigError: a snapshot beyond the session, a closed session, or a budget that holds no token.
-        """
-        check_open([session])
-        snapshot = snapshot_of(session, plan)
-
-        def fixed(chosen: TransferPlan) -> bytearray:
-            chosen = within_tokens(session, chosen, snapshot)
-            return send(self.llm, self.tokenizer_fingerprint, self.settings, session, chosen)
-
-        if plan.budget_bytes is None:
-            return fixed(plan)
-        return encode_within_bytes(session, plan, snapshot, self.bytes_per_token(plan.bits), fixed)
-
-    @torch.inference_mode()
-    def restore(self, payload: Buffer, reference: Reference) -> Session:
-        """The target's half of a handover: a new session from a payload; the prefix is rebuilt from the script.
-
-        Raises:
-            PayloadError: the payload is damaged, or of another model, tokenizer or script.
-            ConfigError: no memory left.
-        """
-        lease = self._ledger.lease(reference)  # first, so that room for the reference is counted before the rest
-        try:
-            arrival = self._receive(payload, reference)
-            rows = None
-            if not arrival.whole:
-                rows = Rows(arrival.kv, arrival.positions, arrival.n_ctx, reference.queries[:0])
-                self._ledger.require(rows.nbytes)
-        except KvroamError:
-            lease.release()
-            raise
-        return Session(reference, arrival.n_ctx, lease, rows)
-
-    def stage(self, payload: Buffer, origin: Session | Reference) -> Ticket:
-        """First phase of a handover: the payload is checked and restored here, while its source goes on.
-
-        Args:
-            origin: the session that sent the payload, which `commit` closes; or the reference of its script, where
-                the source is on another machine.
-
-        Raises:
-            PayloadError, ConfigError: as `restore`; the source is as it was.
-        """
-        source = origin if isinstance(origin, Session) else None
-        if source is not None:
-            check_open([source])
-        return Ticket(self.restore(payload, origin if isinstance(origin, Reference) else origin.reference), source)
-
-    def commit(self, ticket: Ticket) -> Session:
-        """Second phase: close the source and hand out the session here; see `Ticket.commit`."""
-        return ticket.commit()
-
-    def abort(self, ticket: Ticket) -> None:
-        """Give up on a staged payload; see `Ticket.abort`."""
-        ticket.abort()
-
-    @torch.inference_mode()
-    def advance(self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray) -> Drift:
+    def advance(
+        self, sessions: Sequence[Session], counts: Sequence[int] | np.ndarray, own_answers: bool = False
+    ) -> Drift:
         """Feed each session the next `count` tokens of its script, and compare with the whole cache.
 
         A whole session costs no forward pass and has no drift. The others run teacher-forced on their own degraded
         caches, which grow by these tokens, so that later handovers compound.
 
+        Args:
+            own_answers: at the tokens of answers, sessions read what they predict themselves instead of what the script
+                says. Where that differs, a session goes on with a text of its own: the whole cache that it is compared
+                with has read this text, prefixes and repairs rebuild it, and answers are still judged by the script.
+
         Raises:
             ConfigError: a count outside [0, tokens that remain], a closed or repeated session.
         """
         steps = self._checked_counts(sessions, counts)
-        drift = feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
+        if own_answers:
+            drift = feed_freely(self.llm, self.settings.batch_tokens, list(sessions), steps)
+        else:
+            drift = feed(self.llm, self.settings.batch_tokens, list(sessions), steps, move=True)
         self._refresh(sessions)
         return drift
 
@@ -379,4 +315,6 @@ class KVBackend:
 def _script_parts(item: Any) -> tuple[Any, ...]:
     if isinstance(item, tuple):
         return item
-    return (item.tokens, item.answer, item.query) if hasattr(item, "tokens") else (item,)
+    if not hasattr(item, "tokens"):
+        return (item,)
+    return (item.tokens, item.answer, item.query, getattr(item, "fact", None))

@@ -17,13 +17,14 @@ HALVES = ("served", "float16", "bfloat16")
 class KVSettings:
     """How the tokens of a cache are ranked and selected, and how much is computed at once.
 
-    The defaults are last-window attention with max-pooling (SnapKV), with attention sinks (StreamingLLM) and the newest
-    tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed` from here, as far as it has
-    such parameters; where they are None, its own defaults hold. An object has its own parameters and takes none.
+    The defaults are reconstruction (KVzip), where each layer and KV head keeps tokens of its own, with attention sinks
+    (StreamingLLM) and the newest tokens always kept. A scorer that is chosen by name takes `window`, `pool` and `seed`
+    from here, as far as it has such parameters; where they are None, its own defaults hold. An object has its own
+    parameters and takes none.
     """
 
-    scorer: Any = "window"  # a name in SCORERS, a Scorer such as Window(pool=7), or a kvpress press
-    scope: str = "sequence"  # "sequence" keeps the same tokens in all layers, "head" chooses per layer and KV head
+    scorer: Any = "reconstruction"  # a name in SCORERS, a Scorer such as Window(pool=7), or a kvpress press
+    scope: str = "head"  # "sequence" keeps the same tokens in all layers, "head" chooses per layer and KV head
     window: int | None = None  # [tokens] of a scorer chosen by name
     pool: int | None = None  # [tokens] of a scorer chosen by name
     sinks: int = 4  # [tokens] first tokens of the script that are never pruned
@@ -80,6 +81,8 @@ class TransferPlan:
             where heads choose on their own, how many each head holds.
         budget_bytes: instead of `keep`, how many bytes the whole payload has at most.
         half: 16-bit numbers as "float16", as "bfloat16", or as "served", which loses nothing.
+        rest: whether the source keeps what is not sent, so that it can follow as a second payload; see
+            `KVBackend.backfill`.
     """
 
     keep: float = 1.0
@@ -89,6 +92,7 @@ class TransferPlan:
     budget_tokens: int | None = None
     budget_bytes: int | None = None
     half: str = "served"
+    rest: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:

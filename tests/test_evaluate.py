@@ -45,7 +45,10 @@ def test_all_policies_face_the_same_handovers(results: dict) -> None:
     assert len(handovers) == 1 and min(handovers.pop()) > 0
 
 
-def test_ctho_is_not_worse_than_tho_and_cho_in_the_worst_interruption(results: dict) -> None:
+def test_ctho_is_not_worse_than_tho_and_cho_in_the_worst_interruption() -> None:
+    # The worst of an episode depends on who else queues at its server; over these many episodes that evens out.
+    experiment = load_experiment("handover", ["episode_s=15.0", "scoring.mode=none"])
+    results = evaluate(experiment, ["tho", "cho", "ctho"], 24, 100)
     worst = {name: mean(results, name, "interruption_s_worst") for name in ("tho", "cho", "ctho")}
     assert worst["ctho"] <= worst["tho"] and worst["ctho"] <= worst["cho"]
 
@@ -63,6 +66,8 @@ def test_paired_differences_are_those_of_the_episodes(results: dict) -> None:
     episodes = results["policies"]
     expected = np.subtract(episodes["cho"]["episodes"]["cost"], episodes["ctho"]["episodes"]["cost"]).mean()
     assert difference["mean"] == pytest.approx(expected) and difference["n"] == 3
+    ratio = mean(results, "cho", "cost") / mean(results, "ctho", "cost")
+    assert difference["ratio"] == pytest.approx(ratio) and difference["ratio_low"] < ratio < difference["ratio_high"]
 
 
 def test_an_evaluation_repeats_exactly(results: dict) -> None:

@@ -11,7 +11,7 @@ import pytest
 from kvroam.envs.handover.task import HandoverTask
 from kvroam.errors import KvroamError
 from kvroam.evaluation import provenance, report
-from kvroam.evaluation.estimates import Difference
+from kvroam.evaluation.estimates import Difference, paired_difference
 
 NAN = float("nan")
 
@@ -19,6 +19,7 @@ NAN = float("nan")
 def make_results(policies: dict[str, dict[str, list[float]]]) -> dict:
     count = len(next(iter(next(iter(policies.values())).values())))
     return {
+        "format": report.FORMAT,
         "kvroam": "0.1.0",
         "config": {"speeds_mps": [8.0, 20.0], "limit": math.inf},
         "versions": report.versions(),
@@ -40,19 +41,19 @@ def results() -> dict:
                 "cost": [10.0, 12.0, 14.0],
                 "interruption_s_mean": [0.9, 1.0, 1.1],
                 "drift_kl_mean": [0.0, 0.0, 0.0],
-                "recall": [1.0, 1.0, 1.0],
+                "recall_strict": [1.0, 1.0, 1.0],
             },
             "top|k": {
                 "cost": [8.0, 9.0, 10.0],
                 "interruption_s_mean": [0.05, 0.06, 0.04],
                 "drift_kl_mean": [0.5, 0.7, 0.6],
-                "recall": [0.5, 0.25, 0.75],
+                "recall_strict": [0.5, 0.25, 0.75],
             },
             "stay": {
                 "cost": [20.0, 30.0, 40.0],
                 "interruption_s_mean": [NAN, NAN, NAN],
                 "drift_kl_mean": [0.0, 0.0, 0.0],
-                "recall": [1.0, 1.0, 1.0],
+                "recall_strict": [1.0, 1.0, 1.0],
             },
         }
     )
@@ -63,8 +64,9 @@ def test_a_summary_leaves_out_the_episodes_without_a_value():
     summary = report.summarise(episodes)
     entry = summary["interruption_s_mean"]
     assert entry["n"] == 3 and entry["mean"] == pytest.approx(0.3) and entry["iqm"] == pytest.approx(0.3)
-    assert 0.199 < entry["ci_low"] < 0.29 and 0.31 < entry["ci_high"] < 0.401
-    assert summary["cost"]["ci_low"] == summary["cost"]["mean"] == summary["cost"]["ci_high"] == 1.0
+    # Student's t of three values: 4.303 * 0.1 / sqrt(3) on either side.
+    assert (entry["ci_low"], entry["ci_high"]) == pytest.approx((0.3 - 0.2484, 0.3 + 0.2484), abs=1e-4)
+    assert summary["cost"]["mean"] == 1.0 and math.isnan(summary["cost"]["ci_low"])
     assert math.isnan(summary["recall"]["mean"]) and summary["recall"]["n"] == 0
 
 
@@ -77,7 +79,7 @@ def test_the_interval_beside_the_mean_is_that_of_the_mean():
 
 def test_the_terminal_table_is_aligned_and_has_units_and_marks(results):
     table = report.terminal_table(results)
-    heads, units, rule, *rows, caption = table.splitlines()
+    heads, units, rule, *rows, caption, warning = table.splitlines()
     assert heads.split()[:3] == ["policy", "cost", "interruption"]
     assert "[ms]" in units and "[nats/token]" in units
     assert set(rule) == {"-"} and all(len(row) <= len(rule) for row in rows)
@@ -89,6 +91,7 @@ def test_the_terminal_table_is_aligned_and_has_units_and_marks(results):
     assert by_policy["top|k"].count("*") == 2
     assert " - " in by_policy["stay"]
     assert "3 episodes" in caption
+    assert warning.startswith("warning: intervals from fewer than 16 episodes (here 3)")
     end = heads.index("cost") + len("cost")
     assert all(row[end - 1].isdigit() and row[end] in "* " for row in rows)
     assert "\t" not in table and table.isascii()
@@ -97,31 +100,51 @@ def test_the_terminal_table_is_aligned_and_has_units_and_marks(results):
 @pytest.mark.parametrize(
     ("values", "cell"),
     [
-        ([12.0, 12.0], "12.0 +- 0.0"),
-        ([0.0, 0.0], "0 +- 0"),
+        ([12.0, 12.0], "12.0"),
+        ([0.0, 0.0], "0"),
         ([1.0], "1.00"),
         ([NAN], "-"),
-        ([12345.0, 12345.0], "12345 +- 0"),
-        ([0.01234, 0.01234], "0.0123 +- 0.0000"),
-        ([1.5e-7, 1.5e-7], "1.5e-07 +- 0.0e+00"),
-        ([-0.5, -0.5], "-0.500 +- 0.000"),
+        ([12345.0, 12345.0], "12345"),
+        ([0.01234, 0.01234], "0.0123"),
+        ([1.5e-7, 1.5e-7], "1.5e-07"),
+        ([-0.5, -0.5], "-0.500"),
+        # Student's t of two values: 12.706 times half their distance.
+        ([-0.51, -0.49], "-0.500 +- 0.127"),
+        ([1.4e-7, 1.6e-7], "1.5e-07 +- 1.3e-07"),
     ],
 )
-def test_a_cell_has_three_digits_and_one_episode_claims_no_interval(values, cell):
+def test_a_cell_has_three_digits_and_no_interval_where_no_spread_is_seen(values, cell):
     table = report.terminal_table(make_results({"a": {"cost": values}}))
     assert table.splitlines()[3].split(maxsplit=1)[1] == cell
 
 
-def test_the_number_after_the_mean_is_half_the_interval_in_the_shown_unit():
+def test_the_number_after_the_mean_is_the_longer_arm_in_the_shown_unit():
     results = make_results({"a": {"interruption_s_mean": [0.5, 0.6]}})
     entry = {"mean": 0.5, "ci_low": 0.43, "ci_high": 0.63, "n": 2}
     results["policies"]["a"]["summary"]["interruption_s_mean"] = entry
-    assert report.terminal_table(results).splitlines()[3].split() == ["a", "500", "+-", "100"]
+    assert report.terminal_table(results).splitlines()[3].split() == ["a", "500", "+-", "130"]
+
+
+def test_a_metric_can_say_from_how_many_episodes_on_its_interval_is_shown():
+    rng = np.random.default_rng(3)
+    for n, shown in ((31, False), (32, True)):
+        names = ["interruption_s_p95", "wasted_gb"]
+        results = make_results({"a": {name: rng.random(n).tolist() for name in names}})
+        p95, wasted = (report.terminal_table(results, [name]).splitlines()[3] for name in names)
+        assert ("+-" in p95) is shown and "+-" not in wasted
+        assert not math.isnan(results["policies"]["a"]["summary"]["wasted_gb"]["ci_low"]), "JSON has it"
+
+
+@pytest.mark.parametrize(("n", "warned"), [(1, False), (2, True), (15, True), (16, False)])
+def test_few_episodes_behind_an_interval_give_one_line(n, warned):
+    results = make_results({"a": {"cost": list(range(n)), "recall": [1.0] * n}})
+    for table in (report.terminal_table(results), report.markdown_table(results)):
+        assert table.count("warning: ") == warned and table.count(f"(here {n})") == warned
 
 
 def test_equal_policies_are_not_marked():
     table = report.terminal_table(make_results({"a": {"cost": [1.0, 2.0]}, "b": {"cost": [1.0, 2.0]}}))
-    assert "*" not in "".join(table.splitlines()[:-1])
+    assert "*" not in "".join(table.splitlines()[:-2])
 
 
 def test_the_best_value_respects_the_direction_of_the_metric():
@@ -132,7 +155,7 @@ def test_the_best_value_respects_the_direction_of_the_metric():
 
 def test_the_markdown_table_is_one(results):
     lines = report.markdown_table(results).splitlines()
-    assert "cost [1] ↓" in lines[0] and "recall [share] ↑" in lines[0]
+    assert "cost [1] ↓" in lines[0] and "recall strict [share] ↑" in lines[0]
     cells = [line.replace("\\|", "").count("|") for line in lines[:5]]
     assert len(set(cells)) == 1
     assert lines[3].startswith("| top\\|k | **9.00 ± ")
@@ -150,7 +173,7 @@ def test_every_metric_is_described():
         assert metric.better in ("lower", "higher")
         assert metric.meaning and metric.unit and "\n" not in metric.meaning
         # A time is stored in seconds, whatever the tables show.
-        assert ("_s" in metric.name) == (metric.unit == "s")
+        assert ("s" in metric.name.split("_")) == (metric.unit == "s")
         assert metric.scale == {("s", "ms"): 1e3}.get((metric.unit, metric.shown_unit), 1.0)
     assert set(HandoverTask.headline) <= set(names)
 
@@ -289,15 +312,53 @@ def test_the_paired_table_shows_the_difference_with_its_interval_in_the_shown_un
     difference = Difference(-0.25, -0.5, 0.125, 0.0, 0.0, 0.0, 3)._asdict()
     results["paired"] = {"ctHO": {"stay": {"interruption_s_mean": difference}}}
     row = report.paired_table(results, "ctHO", ["cost", "interruption_s_mean"]).splitlines()[2]
-    assert row == "| stay | - | -250 [-500, +125] |"
+    assert row == "| stay | - | - | -250 [-500, +125] |"
+
+
+def test_the_paired_table_shows_the_ratio_of_its_first_metric(results):
+    difference = Difference(-0.25, -0.5, 0.125, 0.0, 0.0, 0.0, 20)._asdict()
+    ratio = {"ratio": 0.5, "ratio_low": 0.25, "ratio_high": 1.25}
+    results["paired"] = {"ctHO": {"a": {"cost": difference | ratio}, "b": {"cost": difference | ratio | {
+        "ratio_low": None, "ratio_high": None}}}}
+    head, _, first, second, *_ = report.paired_table(results, "ctHO", ["cost"]).splitlines()
+    assert head == "| policy | cost [1] | cost, times ctHO's |"
+    assert first == "| a | -0.25 [-0.5, +0.125] | 0.5 [0.25, 1.25] |"
+    assert second == "| b | -0.25 [-0.5, +0.125] | 0.5 |"
+
+
+def test_results_that_are_read_are_those_that_were_written(results, tmp_path):
+    path = report.write_results(tmp_path, results)["results.json"]
+    read = report.read_results(path)
+    assert read["format"] == report.FORMAT and report.terminal_table(read) == report.terminal_table(results)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('{"kvroam": "0.1.0"}', ["format 1", "evaluate anew"]),
+    ('{"format": 99}', ["format 99", "evaluate anew"]),
+    ("[]", ["format None"]),
+    ("{", ["no results of an evaluation", "results.json"]),
+])
+def test_results_of_another_format_are_refused_in_one_line(text, words, tmp_path):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(KvroamError) as caught:
+        report.read_results(tmp_path / "results.json")
+    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
 def test_the_scenario_table_marks_the_best_policy_of_each_scenario():
     calm = make_results({"a": {"cost": [1.0, 1.0]}, "b": {"cost": [2.0, 2.0]}})
-    rush = make_results({"a": {"cost": [5.0, 5.0]}, "b": {"cost": [3.0, 3.0]}})
-    both = make_results({"a": {"cost": [1.0, 1.0, 5.0, 5.0]}, "b": {"cost": [2.0, 2.0, 3.0, 3.0]}})
+    rush = make_results({"a": {"cost": [4.0, 6.0]}, "b": {"cost": [4.0, 2.0]}})
+    both = make_results({"a": {"cost": [1.0, 1.0, 4.0, 6.0]}, "b": {"cost": [2.0, 2.0, 4.0, 2.0]}})
     both["by_scenario"] = {"calm": calm, "rush": rush}
     lines = report.scenario_table(both).splitlines()
     assert lines[0] == "| cost [1] | calm | rush |"
-    assert lines[2] == "| a | **1.00 ± 0.00** | 5.00 ± 0.00 |"
-    assert lines[3] == "| b | 2.00 ± 0.00 | **3.00 ± 0.00** |"
+    assert lines[2] == "| a | **1.00** | 5.0 ± 12.7 |"
+    assert lines[3] == "| b | 2.00 | **3.0 ± 12.7** |"
+    assert "(here 2)" in lines[-1]
+    # The same against one of them, scenario by scenario.
+    for part in (calm, rush):
+        cost = {name: policy["episodes"]["cost"] for name, policy in part["policies"].items()}
+        part["paired"] = {"b": {"a": {"cost": paired_difference(cost["a"], cost["b"])._asdict()}}}
+    both["paired"] = {"b": {"a": {}}}
+    lines = report.paired_scenario_table(both, "b").splitlines()
+    assert lines[0] == "| cost [1] | calm | rush |" and lines[2] == "| a | -1 | +2 [-23.4, +27.4] |"

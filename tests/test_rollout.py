@@ -6,7 +6,6 @@ from kvroam import agents
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.metrics import EpisodeMeter
-from kvroam.evaluation.plans import SideBySide
 from kvroam.evaluation.rollout import episodes, rollout
 from kvroam.experiment import EvaluateConfig
 
@@ -51,14 +50,3 @@ def test_episodes_end_with_the_metrics_of_each() -> None:
         meter.add(core)
     assert str(results) == str([meter.result(0), meter.result(1)])
     assert results[0]["handovers"] > 0
-
-
-def test_policies_side_by_side_act_each_in_its_own_environments() -> None:
-    players = [agents.make(name, CONFIG) for name in ("tho", "cho")]
-    core = make_core(CONFIG, 4)
-    last = list(rollout(core, SideBySide(players, 2), [5, 9, 5, 9]))[-1]
-    assert last == 200
-    for i, name in enumerate(("tho", "cho")):
-        alone = make_core(CONFIG, 2)
-        list(rollout(alone, agents.make(name, CONFIG), [5, 9]))
-        assert (alone.task.sim.state.ue == core.task.sim.state.ue[2 * i:2 * i + 2]).all()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.actions import parts
 from kvroam.envs.handover.config import resolve
 from kvroam.envs.handover.rewards import NAMES as TERMS
 from kvroam.envs.handover.sb3 import HandoverVecEnv
@@ -87,7 +88,7 @@ def test_the_vector_environment_truncates_and_gives_the_last_observation() -> No
     start = env.reset()
     rows = start.reshape(3, 4, -1)
     assert not np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[1], rows[2])
-    action = np.zeros((12, 5), np.int64)
+    action = np.zeros((12, len(parts(config.actions))), np.int64)
     for _ in range(4):
         _, _, done, _ = env.step(action)
         assert not done.any()
@@ -102,14 +103,15 @@ def test_the_vector_environment_truncates_and_gives_the_last_observation() -> No
 
 def test_the_time_of_an_episode_is_what_has_passed() -> None:
     before = time.perf_counter()
-    env = HandoverVecEnv(resolve("handover", ["episode_s=0.3", "scoring.mode=none", "num_ues=2"]))
+    config = resolve("handover", ["episode_s=0.3", "scoring.mode=none", "num_ues=2"])
+    env = HandoverVecEnv(config)
     made = time.perf_counter()
     env.reset()
     for episode in range(2):
         time.sleep(0.02)
         for _ in range(3):
             began = time.perf_counter()
-            infos = env.step(np.zeros((2, 5), np.int64))[3]
+            infos = env.step(np.zeros((2, len(parts(config.actions))), np.int64))[3]
             ended = time.perf_counter()
         elapsed = {info["episode"]["t"] for info in infos}
         assert began - made - 1e-5 <= min(elapsed) and max(elapsed) <= ended - before + 1e-5, episode

@@ -15,8 +15,9 @@ from ..random import RandomPolicy
 from .a3_handovers import able_to_hand_over
 from .constant import Constant
 from .ctho import CtHO
-from .fixed import CacheHandover, Fetch, SplitHandover, Stay, TokenAware, TokenHandover
+from .fixed import CacheHandover, Deadline, Fetch, PostCopy, PreCopy, SplitHandover, Stay, TokenAware, TokenHandover
 from .foresight import Foresight
+from .hindsight import Hindsight
 from .jmsra import JMSRA
 from .pallas import Pallas
 from .planner import GreedyPlanner
@@ -35,9 +36,10 @@ _ENTRIES: dict[str, Entry] = {
     "random": Entry(
         RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing", _random),
     "constant": Entry(
-        Constant, "One plan for every session and every handover: early, at or after it.", "ours", "nothing"),
+        Constant, "One plan for every session and every handover: once it is predicted or announced, at it, or after.",
+        "ours", "nothing"),
     "stay": Entry(
-        Stay, "The session never moves; its tokens take the detour for as long as it lives.",
+        Stay, "The session never moves; its tokens take the detour. Where nothing is forwarded: `tho`.",
         "the detour of Pallas, arXiv 2608.16477", "the old gNB can forward for ever"),
     "tho": Entry(
         TokenHandover, "The target rebuilds the whole cache from token ids, at the handover.",
@@ -49,8 +51,17 @@ _ENTRIES: dict[str, Entry] = {
         SplitHandover, "Prefix by prefill, suffix by KV, balanced for each session alone, at the handover.",
         "ours, after arXiv 2603.28018", "the load stays as it is at the handover"),
     "fetch": Entry(
-        Fetch, "Stay at the handover, then bring the session over behind the scenes.", "ours",
-        "forwarding a token costs only the extra hop"),
+        Fetch, "Stay at the handover, then fetch the session behind the scenes. Where nothing is forwarded: `split`.",
+        "ours", "forwarding delays a stream once"),
+    "deadline": Entry(
+        Deadline, "The most salient quarter, a fixed time before the predicted handover; the rest follows.",
+        "ours", "the predictor is right"),
+    "pre-copy": Entry(
+        PreCopy, "The whole cache from the prediction on; resume on what has arrived, the rest follows.",
+        "ours, after pre-copy of virtual machines", "the links have time"),
+    "post-copy": Entry(
+        PostCopy, "The most salient rows at the handover; resume on them, the rest follows.",
+        "ours, after post-copy of virtual machines", "a tenth of the cache is enough for a while"),
     "ctho": Entry(
         CtHO, "Jointly optimal common prefix and order of transfers for the UEs between two cells.",
         "arXiv 2603.28018, propositions 1 to 3; exact bound ours", "the group is complete once its A3 timers run",
@@ -74,16 +85,20 @@ _ENTRIES: dict[str, Entry] = {
         Market, "`split` with shares bought at the prices of a proportional-fair market.",
         "Kelly et al. 1998; budgets ours", "urgency falls with the time until the handover"),
     "two-choices": Entry(
-        TwoChoices, "Stay at the handover; then live where the cache or where the UE is, by affinity and load.",
-        "ours, after DualMap", "a session goes on for `ahead_tokens` tokens",
+        TwoChoices, "Stay at the handover; then live where cache or UE are, by affinity and load. Else: `split`.",
+        "ours, after DualMap", "a session goes on for `ahead_answers` answers",
         lambda config: dict(hop_s=config.backhaul.hop_s)),
     "greedy-planner": Entry(
         GreedyPlanner, "The cheapest of all plans for each UE, by the delay model, the prices and measured drift.",
-        "ours", "the drift of docs/sweep.csv; no other transfer begins meanwhile",
+        "ours", "the drift of docs/sweep.csv; the predictor's usual errors",
         lambda config: dict(config=config)),
     "foresight": Entry(
-        Foresight, "Upper bound, not a competitor: prepares exactly in time for the handovers that will come.",
+        Foresight, "The greedy planner with a perfect predictor: prepares exactly in time. Not a competitor.",
         "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config)),
+    "hindsight": Entry(
+        Hindsight, "A bound, not a competitor: follows the best plan that a search found for every single handover.",
+        "ours", "it knows the episode; the drift of docs/sweep.csv; event A3 decides the handovers",
+        lambda config: dict(config=config)),
 }
 
 # Names for arguments that are often wanted.

@@ -16,7 +16,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import INTERRUPTED, KV, PREPARING, SPLIT, TOKEN
 from ...errors import require
 from ..base import label
-from .plans import checked_bits, reactive_plans
+from .plans import checked_bits, prefill_pace, reactive_plans
 
 # Bandwidth weights that serve the UEs one after the other, as close to strict priority as double precision allows.
 _PRIORITY_RATIO = 1e3
@@ -173,11 +173,12 @@ class CtHO:
         context = view.context_tokens[e, group]
         bits = view.kv_bits_per_token(self.bits)
         rate, queued = view.link(e, source, target)
+        per_token, overhead, wait = prefill_pace(view)
         solution = solve(
             in_s, np.floor(context), backhaul_tokens_per_s=rate / bits,
-            prefill_s_per_token=view.prefill_s_per_token[e, target], prefill_overhead_s=view.prefill_overhead_s,
+            prefill_s_per_token=per_token[e, target], prefill_overhead_s=overhead,
             cycle_s=view.cycle_s, backlog_tokens=max(0.0, queued - in_s.min()) * rate / bits,
-            server_free_s=view.prefill_wait_s[e, target])
+            server_free_s=wait[e, target])
         for u, tokens in zip(group, context, strict=True):
             plans[e, u]["prefix"] = min(solution.prefix_tokens, math.ceil(tokens))
             plans[e, u]["medium"] = (KV if solution.prefix_tokens == 0 else

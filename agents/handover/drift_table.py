@@ -1,7 +1,7 @@
-"""Measured drift of a cache that was pruned and quantised, for policies that must weigh it beforehand.
+"""Measured harm of a cache that was pruned and quantised, for policies that must weigh it beforehand.
 
-The rows `window` (the default scorer, embedded model) of docs/sweep.csv, which `python -m kvroam.kvbackend.sweep --out
-docs` measures; tests/agents/test_planner.py holds this table against that file.
+The embedded model's, by `python -m kvroam.kvbackend.sweep --out docs`; `python docs/make_drift_table.py` then writes
+the numbers into `drift_numbers.py`, and tests/agents/test_planner.py holds them against docs/sweep.csv.
 """
 
 from __future__ import annotations
@@ -9,37 +9,45 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import require
+from .drift_numbers import KL, WRONG
 
-# (keep, bits): mean KL from the whole cache over the tokens that follow [nat per measured token].
-DRIFT = {
-    (1.0, 16): 0.0, (1.0, 8): 2.6e-05, (1.0, 4): 0.0072,
-    (0.75, 16): 0.176, (0.75, 8): 0.176, (0.75, 4): 0.182,
-    (0.5, 16): 0.377, (0.5, 8): 0.376, (0.5, 4): 0.381,
-    (0.25, 16): 0.731, (0.25, 8): 0.731, (0.25, 4): 0.737,
-    (0.1, 16): 1.049, (0.1, 8): 1.049, (0.1, 4): 1.050,
-    (0.05, 16): 1.343, (0.05, 8): 1.343, (0.05, 4): 1.342,
-}
+SCORER = "reconstruction@head"  # the default of scoring.scorer and scoring.scope
 
 
-def drift_per_token(keep, bits) -> np.ndarray:
+def drift_per_token(keep, bits, scorer: str = SCORER) -> np.ndarray:
     """KL per measured token of a cache with that keep ratio and precision, interpolated over keep.
 
     Args:
         keep: float or array, (0, 1]; below the smallest measured ratio its value is taken.
         bits: int or array, precisions of the table [bit].
+        scorer: what ranked the tokens.
 
     Returns:
         Float array [nat].
 
     Raises:
-        ValueError: a precision that was not measured.
+        ValueError: a scorer or a precision that was not measured.
     """
+    return _interpolated(KL, keep, bits, scorer)
+
+
+def wrong_per_token(keep, bits, scorer: str = SCORER) -> np.ndarray:
+    """Answers per measured token that such a cache gives wrong and the whole one right; arguments as above.
+
+    How often a session asks is part of it: the sessions of the sweep ask about once in 30 tokens.
+    """
+    return _interpolated(WRONG, keep, bits, scorer)
+
+
+def _interpolated(tables, keep, bits, scorer: str) -> np.ndarray:
+    require(scorer in tables, f"scorer is {scorer!r}: harm was measured for {', '.join(tables)} only")
+    table = tables[scorer]
     keep, bits = np.broadcast_arrays(np.asarray(keep, np.float64), np.asarray(bits))
     result = np.zeros(keep.shape)
-    measured = sorted({b for _, b in DRIFT})
-    require(bool(np.isin(bits, measured).all()), f"bits is {bits}: drift was measured for {measured} only")
+    measured = sorted({b for _, b in table})
+    require(bool(np.isin(bits, measured).all()), f"bits is {bits}: harm was measured for {measured} only")
     for precision in measured:
-        ratios = sorted(k for k, b in DRIFT if b == precision)
-        found = np.interp(keep, ratios, [DRIFT[k, precision] for k in ratios])
+        ratios = sorted(k for k, b in table if b == precision)
+        found = np.interp(keep, ratios, [table[k, precision] for k in ratios])
         result = np.where(bits == precision, found, result)
     return result

@@ -80,13 +80,18 @@ class TokenAware(_Fixed):
 
 
 class Stay(_Fixed):
-    """The session never moves: tokens take the detour through the old gNB for as long as the session lives."""
+    """The session never moves: tokens take the detour through the old gNB for as long as the session lives.
+
+    Out of reach of forwarding it must: it is then rebuilt from token ids (the world's rule), as by tHO.
+    """
 
     name, medium = "stay", DETOUR
 
 
 class Fetch:
     """Stay at the handover, then bring the session over behind the scenes: no interruption waits for a transfer.
+
+    Where nothing can be forwarded, the session moves in the same way at the handover.
 
     Args:
         medium: token, kv or split, of the move.
@@ -105,3 +110,64 @@ class Fetch:
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
         return self.plan.act(view)
+
+
+class _Rule:
+    """A constant plan under a name of its own."""
+
+    plan: ConstantPlan
+    name: str
+
+    def reset(self, view: NetworkView) -> None:
+        """Nothing to remember."""
+
+    def act(self, view: NetworkView) -> np.ndarray:
+        """Plans, PLAN [E, U]."""
+        return self.plan.act(view)
+
+
+class Deadline(_Rule):
+    """Prepare the most salient part of the cache a fixed time before the predicted handover; the rest follows.
+
+    It resumes on what has arrived, and the rest leaves most of the links to those who still prepare.
+
+    Args:
+        lead_s: the fixed time [s].
+        medium: token, kv or split.
+        keep: the part, (0, 1].
+        bits: precision of the transferred KV.
+    """
+
+    def __init__(self, lead_s: float = 5.0, medium: str = "kv", keep: float = 0.25, bits: int = 4) -> None:
+        require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
+        self.plan = ConstantPlan(medium, keep, bits, when="predicted", backfill=0.1, arrival="resume", lead_s=lead_s)
+        self.name = label("deadline", lead_s=(lead_s, 5.0), medium=(medium, "kv"), keep=(keep, 0.25), bits=(bits, 4))
+
+
+class PreCopy(_Rule):
+    """Send the whole cache as soon as a handover is predicted, resume on what has arrived; the rest follows.
+
+    As virtual machines are moved by pre-copy (Clark et al., NSDI 2005); to resume on a part is ours.
+
+    Args:
+        bits: precision of the transferred KV.
+    """
+
+    def __init__(self, bits: int = 4) -> None:
+        self.plan = ConstantPlan("kv", 1.0, bits, when="predicted", backfill=1.0, arrival="resume", lead_s=5.0)
+        self.name = label("pre-copy", bits=(bits, 4))
+
+
+class PostCopy(_Rule):
+    """Send the most salient part at the handover, resume on it; the rest follows.
+
+    As virtual machines are moved by post-copy (Hines and Gopalan, VEE 2009).
+
+    Args:
+        keep: the part, (0, 1].
+        bits: precision of the transferred KV.
+    """
+
+    def __init__(self, keep: float = 0.1, bits: int = 4) -> None:
+        self.plan = ConstantPlan("kv", keep, bits, backfill=1.0)
+        self.name = label("post-copy", keep=(keep, 0.1), bits=(bits, 4))

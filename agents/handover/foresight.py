@@ -1,4 +1,4 @@
-"""A bound, not a competitor: the greedy planner with the true future instead of running A3 timers.
+"""The greedy planner with a perfect predictor; not a competitor, and no bound.
 
 It reads what no network knows (NetworkView.sim), so it says what perfect prediction would be worth to a policy that
 plans each UE alone by the delay model; it is not the optimum over all policies.
@@ -7,7 +7,6 @@ plans each UE alone by the delay model; it is not the optimum over all policies.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import Simulator, idle_plans
 from ...envs.handover.world.state import STAY, State
 from ..base import label
-from .planner import _EARLY, GreedyPlanner, Situation
+from .planner import GreedyPlanner
 
 _AHEAD_S, _REFRESH_S = 10.0, 5.0
 _MOST = 8  # changes of cell that are remembered per UE
@@ -61,21 +60,19 @@ def next_changes(sim: Simulator, ahead_s: float) -> tuple[np.ndarray, np.ndarray
 
 
 class Foresight(GreedyPlanner):
-    """Upper bound by foresight: knows every handover of the next seconds, and prepares exactly in time.
+    """The planner with a perfect predictor: it knows every handover of the next seconds, and that it will come.
 
-    A preparation starts when an eighth of the time left would no longer be enough: the transfers of a whole convoy may
-    share the link, and to be early costs next to nothing where no preparation is cancelled.
-    A session that stays is known to be forwarded only until its UE comes back. Not a competitor.
+    No bound: each UE is planned alone by the delay model, as by the planner.
 
     Args:
         config: the environment.
         rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
+        horizon_s: handovers that come later are not prepared yet [s].
     """
 
-    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0) -> None:
-        super().__init__(config, rest_tokens)
-        self.name = label("foresight", rest_tokens=(rest_tokens, 1000.0))
-        self._early = np.array([option.when == _EARLY for option in self.options])
+    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0, horizon_s: float = 5.0) -> None:
+        super().__init__(config, rest_tokens, horizon_s)
+        self.name = label("foresight", rest_tokens=(rest_tokens, 1000.0), horizon_s=(horizon_s, 5.0))
 
     def reset(self, view: NetworkView) -> None:
         """Look ahead anew."""
@@ -101,36 +98,15 @@ class Foresight(GreedyPlanner):
         self._look(view)
         return super().act(view)
 
-    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray]:
-        """What will happen, as far as preparations reach, [E, U]."""
-        time, cell = self._ahead(view, 0)
-        in_s = np.maximum(time - view.time_s[:, None], 0.0)
-        known = in_s <= _REFRESH_S
-        return np.where(known, cell, -1), np.where(known, in_s, np.inf)
-
-    def decides(self, situation: Situation, table: np.ndarray, chosen: np.ndarray, view: NetworkView) -> np.ndarray:
-        """Preparations wait as long as an eighth of the time left is as good as all of it."""
-        later = replace(situation, ahead_s=np.maximum(situation.ahead_s / 8.0 - view.interval_s, 0.0))
-        column = np.arange(len(chosen))
-        waits = self._table(later, view)[chosen, column] <= table[chosen, column] + 1e-9
-        return ~(self._early[chosen] & waits & (situation.ahead_s > 2.0 * view.interval_s))
-
-    def situation(self, view: NetworkView, e, u, target, ahead_s, behind) -> Situation:
-        """As the planner's, but who comes back to the session's server is forwarded until then only."""
-        s = super().situation(view, e, u, target, ahead_s, behind)
-        first, second = self._ahead(view, 0), self._ahead(view, 1)
-        begins = np.where(behind, view.time_s[e], first[0][e, u])
-        ends, where = (np.where(behind, first[i][e, u], second[i][e, u]) for i in (0, 1))
-        away_s = np.where((where == view.server_cell[e, u]) & np.isfinite(ends), ends, np.inf) - begins
-        with np.errstate(invalid="ignore"):
-            forwarded = np.where(np.isfinite(away_s), s.tokens_per_s * away_s, np.inf)
-        return replace(s, forwarded=np.minimum(s.rest, forwarded))
-
-    def _ahead(self, view: NetworkView, nth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Time and cell of the `nth` change that is still to come, [E, U]."""
+    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What will happen, as far as preparations reach, and that all of it is known, [E, U]."""
         passed = (self._time < view.time_s[:, None, None] - 1e-9).sum(axis=-1)
-        at = passed + nth
-        inside = at < self._time.shape[-1]
-        at = np.minimum(at, self._time.shape[-1] - 1)[..., None]
+        at = np.minimum(passed, self._time.shape[-1] - 1)[..., None]
         time, cell = (np.take_along_axis(array, at, axis=-1)[..., 0] for array in (self._time, self._cell))
-        return np.where(inside, time, np.inf), np.where(inside, cell, -1)
+        in_s = np.maximum(time - view.time_s[:, None], 0.0)
+        near = (passed < self._time.shape[-1]) & (in_s <= _REFRESH_S)
+        return np.where(near, cell, -1), np.where(near, in_s, np.inf), in_s < 0.3
+
+    def sure(self, ahead_s) -> np.ndarray:
+        """It comes."""
+        return np.ones(np.shape(ahead_s))

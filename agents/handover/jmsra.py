@@ -17,7 +17,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import IDLE, KV, TOKEN
 from ...errors import require
 from ..base import label
-from .plans import checked_bits, reactive_plans
+from .plans import checked_bits, prefill_pace, reactive_plans
 
 NL, CACHE = 0, 1
 Objective = Literal["minmax", "sum"]
@@ -258,15 +258,15 @@ class JMSRA:
         """Medium [E, U] for a handover that no timer announced: the faster one towards the strongest neighbour."""
         rows = np.arange(view.num_envs)[:, None]
         target, source = np.maximum(view.candidates[..., 1], 0), 0 if view.pool else view.server_cell
-        rebuild = (view.prefill_wait_s[rows, target] + view.prefill_s_per_token[rows, target] * view.context_tokens
-                   + view.prefill_overhead_s)
+        per_token, overhead, wait = prefill_pace(view)
+        rebuild = wait[rows, target] + per_token[rows, target] * view.context_tokens + overhead
         send = view.context_tokens * view.kv_bits_per_token(self.bits) / view.egress_bps[rows, source]
         return np.where(send < rebuild, KV, TOKEN)
 
     def _plan_group(self, view, plans, e: int, group: np.ndarray, source: int, coming: np.ndarray) -> None:
         context, target = view.context_tokens[e, group], view.handover_cell[e, group]
-        rebuild = np.where(coming, view.prefill_wait_s[e, target] + view.prefill_s_per_token[e, target] * context
-                           + view.prefill_overhead_s, 0.0)
+        per_token, overhead, wait = prefill_pace(view)
+        rebuild = np.where(coming, wait[e, target] + per_token[e, target] * context + overhead, 0.0)
         left = np.where(coming, context * view.kv_bits_per_token(self.bits), view.bits_left[e, group])
         compute = np.stack([rebuild, np.zeros(len(group))])
         # A transfer under way has no other medium: it is the same in both rows.

@@ -14,7 +14,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import CANCEL, IDLE, INTERRUPTED, MEDIA, PREPARING, TOKEN
 from ...errors import require
 from ..base import label
-from .plans import checked_bits, reactive_plans
+from .plans import checked_bits, prefill_pace, reactive_plans
 
 _GRID = 65  # windows that are tried, ends included
 _SMOOTHING = 0.2  # weight of a new rate in the moving averages
@@ -196,8 +196,8 @@ class Pallas:
         typical = np.where(seen, self._decode, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         decode = self._decode[e, u]
         decode = np.where(np.isfinite(decode), decode, typical[e])
-        context, speed = view.context_tokens[e, u], view.prefill_s_per_token[e, cell]
-        load = view.prefill_overhead_s + view.prefill_wait_s[e, cell]
+        per_token, overhead, wait = prefill_pace(view)
+        context, speed, load = view.context_tokens[e, u], per_token[e, cell], overhead + wait[e, cell]
         # No window is longer than the prefill of everything: who is farther from the handover need not be searched.
         result = np.zeros(len(in_s))
         near = in_s <= load + speed * (context + decode * in_s) + view.interval_s + self.longest_s / (_GRID - 1)

@@ -1,205 +1,236 @@
 """Greedy planner: enumerates the plans of every UE near a handover and takes the cheapest by the environment's prices.
 
-The delay model is that of the simulator (queues, waits, rates of the view), the drift a table that was measured
-(agents/handover/drift_table.py). Each UE is planned alone: that others will also begin transfers in this interval
-is not seen.
+Handovers come from the A3 timers and from the network's predictor. A preparation begins as soon as it is the cheapest
+plan; it is dropped only for another cell. At the handover a session resumes on what is there if waiting
+would cost more. The delay model is delays.py. UEs are planned one after the other, nearest handover first, so that a
+plan knows those made before it in the same step; what is begun later is not seen.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
-from ...envs.handover.world.simulator import idle_plans
-from ...envs.handover.world.state import CONTINUE, DETOUR, IDLE, KV, PREPARING, SPLIT, TOKEN
+from ...envs.handover.world.state import (
+    CONTINUE,
+    DETOUR,
+    FORWARD,
+    IDLE,
+    INTERRUPTED,
+    PREPARING,
+    RESUME,
+    SPLIT,
+    TOKEN,
+)
 from ...errors import require
 from ..base import label
-from .drift_table import drift_per_token
+from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
+from .plans import can_repair, next_cell, reactive_plans
 
-_EARLY, _AT, _FETCH, _STAY = range(4)
-
-
-@dataclass(frozen=True)
-class Option:
-    """One plan that is considered."""
-
-    when: int  # _EARLY: prepare now; _AT: with the handover; _FETCH: behind the scenes; _STAY: never
-    medium: int
-    keep: float = 1.0
-    bits: int = 16
-
-
-def options(config: HandoverConfig) -> list[Option]:
-    """All plans: stay, and each moment with token, and with kv and split at every keep ratio and precision."""
-    moves = [(TOKEN, 1.0, 16)] + [(medium, keep, bits) for medium in (KV, SPLIT) for keep in config.actions.keep
-                                  for bits in config.actions.bits]
-    return [Option(_STAY, DETOUR)] + [Option(when, *move) for when in (_EARLY, _AT, _FETCH) for move in moves]
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What the delay model needs to know of N sessions, arrays [N]."""
-
-    context: np.ndarray  # [tokens]
-    rest: np.ndarray  # tokens that the session will still produce [tokens]
-    forwarded: np.ndarray  # how many of them take the detour if it stays [tokens]
-    ahead_s: np.ndarray  # until the handover; 0 for one that was left behind [s]
-    behind: np.ndarray  # left behind already: the UE is at the target [bool]
-    drift: np.ndarray  # KL per measured token that the cache has now [nat]
-    rate_bps: np.ndarray  # what a transfer would get [bit/s]
-    queue_s: np.ndarray  # until it would get that [s]
-    wait_s: np.ndarray  # until the target's server starts a prefill [s]
-    prefill_s_per_token: np.ndarray  # [s]
-    tokens_per_s: np.ndarray  # produced per second now, thinking included [token/s]
-
-
-def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) -> np.ndarray:
-    """Expected cost of a plan for every session, in the prices of config.reward, float [N].
-
-    Args:
-        option: the plan; keep and bits may be arrays [P, 1], and `bits_per_token` with them: the cost is then [P, N].
-        s: the sessions.
-        config: prices, hop delay, radio interruption, overheads.
-        bits_per_token: KV of one token at the option's precision [bit].
-
-    Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) + restore
-    + first token.
-    """
-    price, serving = config.reward, config.serving
-    first, radio = 1.0 / serving.decode_tokens_per_s, config.radio.interruption_s
-    scale, hop = serving.context_scale, config.backhaul.hop_s
-    if option.when == _STAY:
-        base = np.where(s.behind, 0.0, price.interruption * (radio + first))
-        return base + price.detour * hop * s.forwarded + price.drift * s.drift * s.rest / scale
-    sent = option.keep * bits_per_token
-    prefix = s.context if option.medium == TOKEN else np.zeros_like(s.context)
-    if option.medium == SPLIT:
-        per = sent / s.rate_bps
-        prefix = (s.context * per + s.queue_s - s.wait_s - serving.prefill_overhead_s) / (s.prefill_s_per_token + per)
-        prefix = np.clip(np.floor(prefix), 0.0, s.context)
-    gpu_s = np.where(prefix > 0, serving.prefill_overhead_s + s.prefill_s_per_token * prefix, 0.0)
-    bits = (s.context - prefix) * sent
-    ready_s = np.maximum(np.where(prefix > 0, s.wait_s + gpu_s, 0.0),
-                         np.where(bits > 0, s.queue_s + bits / s.rate_bps, 0.0))
-    lead_s = s.ahead_s if option.when == _EARLY else np.zeros_like(s.ahead_s)
-    restore = sent / 8.0 / serving.restore_bytes_per_s
-    made = s.tokens_per_s * (ready_s if option.when == _FETCH else np.minimum(ready_s, lead_s))
-    bits = bits + made * bits_per_token
-    if option.when == _FETCH:
-        # Nothing waits at the handover; the switch later costs a first token, and what the last interval produced.
-        last = np.minimum(made, s.tokens_per_s * config.interval_s) * bits_per_token
-        idle = np.where(s.behind, 0.0, radio + first) + first + last / s.rate_bps
-        detour = price.detour * hop * np.minimum(made, s.rest)
-    else:
-        late = np.maximum(ready_s - lead_s, 0.0)
-        idle = np.maximum(radio, late) + first + np.minimum(late * s.rate_bps, bits) / sent * restore
-        detour = np.zeros_like(idle)
-    added = drift_per_token(option.keep, option.bits)
-    # Rebuilt tokens are whole again; of a split only the suffix is degraded, and the rest of an old loss remains.
-    suffix = 1.0 - prefix / np.maximum(s.context, 1.0)
-    drift = suffix * np.maximum(s.drift, added)
-    return (price.interruption * idle + detour + price.drift * drift * s.rest / scale
-            + price.traffic * bits / 8e9 + price.gpu * gpu_s)
+_SURE_AT, _SURE_AHEAD = 0.95, 0.08  # how often a plan for a predicted handover holds; less each second ahead
+_MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
+_CHANGE_S = 1.0  # a preparation is dropped for another cell only if the handover there is so near
+_CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
+_BACKGROUND = 0.1  # bandwidth weight of what follows
 
 
 class GreedyPlanner:
-    """The cheapest plan of each UE whose A3 timer runs, or whose session was left behind.
+    """The cheapest plan of each UE whose handover is announced or predicted, or whose session was left behind.
 
-    Assumptions: the prices and delays of the configuration; drift from the table; a session goes on to the end of its
-    script (or `rest_tokens` where that is less), and no other UE begins a transfer meanwhile.
+    Assumptions: the prices and delays of the configuration; drift and wrong answers from the table; a session goes on
+    to the end of its script (or `rest_tokens` where that is less).
 
     Args:
         config: the environment (prices, action levels, delays that the view does not show).
         rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
+        horizon_s: handovers that are predicted later are not prepared yet [s].
     """
 
-    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0) -> None:
+    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0, horizon_s: float = 5.0) -> None:
         require(0.0 <= rest_tokens < np.inf, f"rest_tokens is {rest_tokens}: it must be finite and not negative")
-        self.config, self.rest_tokens, self.options = config, rest_tokens, options(config)
-        self._added = [float(drift_per_token(option.keep, option.bits)) for option in self.options]
-        self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0))
+        require(0.0 <= horizon_s < np.inf, f"horizon_s is {horizon_s}: it must be finite and not negative")
+        self.config, self.rest_tokens, self.horizon_s, self.options = config, rest_tokens, horizon_s, options(config)
+        self._rows = {when: np.array([i for i, option in enumerate(self.options) if option.when == when])
+                      for when in (EARLY, AT, FETCH, STAY)}
+        self._together = {when: together([self.options[i] for i in rows]) for when, rows in self._rows.items()}
+        self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0), horizon_s=(horizon_s, 5.0))
 
     def reset(self, view: NetworkView) -> None:
-        """Every cache is whole, and nobody has been observed."""
-        shape = (view.num_envs, view.num_ues)
-        self._drift, self._moving = np.zeros(shape), np.zeros(shape)
+        """Nobody has been observed."""
+        self._egress, self._ingress = view.egress_bps, view.ingress_bps
+        self._size = np.array([[view.kv_bits_per_token(int(option.bits))] for option in self.options])
+        self._begun_bits = np.full((view.num_envs, view.num_ues), np.inf)
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        if getattr(self, "_drift", np.empty(0)).shape != view.phase.shape:
+        if getattr(self, "_begun_bits", np.empty(0)).shape != view.phase.shape:
             self.reset(view)
-        phase, server = view.phase, view.server_cell
-        # A migration that ended leaves the drift its plan was expected to leave; a whole cache has none.
-        self._drift = np.where(view.healthy, 0.0, np.where(phase == IDLE, np.maximum(self._drift, self._moving),
-                                                           self._drift))
-        behind = (server != view.radio_cell) & (phase == IDLE)
-        cell, in_s = self.forecast(view)
-        soon = np.isfinite(in_s) & (cell >= 0) & (cell != server)
-        soon &= (phase == IDLE) | ((phase == PREPARING) & (view.migration_target != cell))
-        # A handover that no timer announced (a link failure): stay, then fetch.
-        plans = idle_plans(view.num_envs, view.num_ues)
-        e, u = np.nonzero(soon | behind)
-        if not e.size:
+        self._egress += _CAPACITY_MEMORY * (view.egress_bps - self._egress)
+        self._ingress += _CAPACITY_MEMORY * (view.ingress_bps - self._ingress)
+        now = self._read(view)
+        phase, server, radio = now["phase"], now["server"], now["radio"]
+        cell, in_s, known = self.forecast(view)
+        in_s = np.maximum(in_s, 0.0)
+        plans = self.fallback(view)
+        self._in_the_background(view, plans, now, cell, in_s)
+        behind = (server != radio) & (phase == IDLE)
+        soon = (cell >= 0) & (in_s <= self.horizon_s) & (cell != server)
+        # What follows would be lost with a new preparation: it gets the time that there is.
+        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < _CHANGE_S))
+                 | ((phase != INTERRUPTED) & (phase != PREPARING) & (in_s < 0.5)))
+        wanted = soon | behind
+        if not wanted.any():
             return plans
-        leaving = soon[e, u]
-        target = np.where(leaving, cell[e, u], view.radio_cell[e, u])
-        situation = self.situation(view, e, u, target, np.where(leaving, in_s[e, u], 0.0), ~leaving)
-        table = self._table(situation, view)
-        # Somebody who is left behind has no handover to prepare for or to move with.
-        reactive = np.array([option.when in (_EARLY, _AT) for option in self.options])
-        table[reactive[:, None] & ~leaving] = np.inf
-        # A server without memory for the session would refuse it.
-        moves = np.array([option.when != _STAY for option in self.options])
-        table[moves[:, None] & (view.free_memory_bytes[e, target] < view.session_bytes)] = np.inf
-        chosen = table.argmin(axis=0)
-        for i in np.flatnonzero(self.decides(situation, table, chosen, view)):
-            best = chosen[i]
-            self._write(plans[e[i], u[i]], self.options[best], int(target[i]), bool(leaving[i]))
-            self._moving[e[i], u[i]] = self._added[best]
+        # One UE of every environment after the other, the nearest handover first.
+        rank = np.where(wanted, np.where(behind & ~soon, 0.0, in_s), np.inf).argsort(axis=1, kind="stable")
+        for nth in range(int(wanted.sum(axis=1).max())):
+            u = rank[:, nth]
+            e = np.flatnonzero(wanted[np.arange(view.num_envs), u])
+            u = u[e]
+            leaving = soon[e, u]
+            target = np.where(leaving, cell[e, u], radio[e, u])
+            s = self.situation(view, e, u, target, np.where(leaving, in_s[e, u], 0.0), ~leaving, known[e, u], now)
+            table = self._table(s, now["free"][e, target] >= view.session_bytes)
+            chosen = table.argmin(axis=0)
+            for i in range(len(e)):
+                self._write(plans[e[i], u[i]], self.options[chosen[i]], int(target[i]), bool(leaving[i]),
+                            float(s.context[i]))
+            self._take(now, plans, s, e, u, target)
         return plans
 
-    def _table(self, situation: Situation, view: NetworkView) -> np.ndarray:
-        """Cost of every option for every session [P, N]; options that differ in keep and bits only go together."""
-        table = np.empty((len(self.options), len(situation.context)))
-        for when, medium in {(option.when, option.medium): None for option in self.options}:
-            rows = [i for i, option in enumerate(self.options) if (option.when, option.medium) == (when, medium)]
-            keep, bits = (np.array([[getattr(self.options[i], name)] for i in rows]) for name in ("keep", "bits"))
-            size = np.array([[view.kv_bits_per_token(int(b))] for b in bits[:, 0]])
-            table[rows] = costs(Option(when, medium, keep, bits), situation, self.config, size)  # type: ignore
+    def _read(self, view: NetworkView) -> dict[str, np.ndarray]:
+        """What is read of the view once per step; `_take` adds to the last ones what the plans of this step begin."""
+        e = np.arange(view.num_envs)[:, None]
+        phase, left, server, target = view.phase, view.bits_left, view.server_cell, view.migration_target
+        sends = (phase != IDLE) & (left > 0.0)
+        flows_out, flows_in, sharers = (np.zeros((view.num_envs, view.num_cells)) for _ in range(3))
+        origin = np.zeros_like(server) if view.pool else server
+        np.add.at(flows_out, (e, origin), sends)
+        np.add.at(flows_in, (e, target), sends)
+        np.add.at(sharers, (e, server), view.streaming & (phase != INTERRUPTED))
+        return dict(phase=phase, server=server, radio=view.radio_cell, target=target, left=left, sharers=sharers,
+                    context=view.context_tokens, held=view.held_tokens, waiting=view.waiting, hops=view.hops,
+                    prefill_s=view.prefill_s_per_token, iteration_s=view.iteration_s, streaming=view.streaming,
+                    flows_out=flows_out, flows_in=flows_in, free=view.free_memory_bytes.copy(),
+                    queue_out=view.egress_queue_bits.copy(), queue_in=view.ingress_queue_bits.copy(),
+                    wait=view.prefill_wait_s.copy())
+
+    def fallback(self, view: NetworkView) -> np.ndarray:
+        """Plans for a change of cell that nobody announced, such as that of a failed link: a part first, and the rest
+        behind it."""
+        levels = self.config.actions
+        part = min(levels.keep, key=lambda keep: abs(keep - 0.25))
+        return reactive_plans(view, SPLIT, part if max(levels.backfill) > 0.0 else 1.0, min(levels.bits))
+
+    def _in_the_background(self, view: NetworkView, plans: np.ndarray, now: dict, cell, in_s) -> None:
+        """Weights by urgency, what to do at a handover that comes before its preparation is finished, repairs."""
+        phase, waiting = now["phase"], now["waiting"]
+        left_s = np.where(phase == INTERRUPTED, 0.1, np.where(now["target"] == cell, in_s, 5.0))
+        plans["weight"] = np.clip(1.0 / np.maximum(left_s, 0.1), 0.2, 10.0) * np.where(waiting, 1.0, 0.7)
+        plans["backfill"] = _BACKGROUND * np.where(now["streaming"], 2.0, 1.0)
+        within = (now["hops"][now["server"], next_cell(view)] <= view.forwarding_hops) & (view.forwarding_hops > 0)
+        plans["arrival"] = np.where(within, FORWARD, RESUME)
+        able = can_repair(view)
+        if not able.any():
+            return
+        e, u = np.nonzero(able)
+        home, context = now["server"][e, u], now["context"][e, u]
+        s = self.situation(view, e, u, home, np.zeros(len(e)), np.zeros(len(e), bool), np.ones(len(e), bool), now)
+        work = work_s(context, s.prefill_s_per_token, self.config)
+        takes, elsewhere = others_s(work, s, self.config)
+        takes = takes + s.wait_s
+        # The next handover may rebuild it anyway.
+        near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
+        tokens = np.clip(np.minimum(s.rest, s.tokens_per_s * near) - s.tokens_per_s * takes, 0.0, None)
+        worth = harm(s.density, min(self.config.actions.bits), self.config) * tokens
+        pays = worth / self.config.serving.context_scale > self.config.reward.gpu * work + elsewhere
+        plans["repair"][e, u] = pays
+
+    def _table(self, s: Situation, room) -> np.ndarray:
+        """Cost of every option for every session [P, N]; inf where it cannot be followed."""
+        table = np.full((len(self.options), len(s.context)), np.inf)
+        within = np.isfinite(s.delay_s)
+        for when, rows in self._rows.items():
+            if (when in (FETCH, STAY) and not within.any()) or (when in (EARLY, AT) and s.behind.all()):
+                continue
+            table[rows] = costs(self._together[when], s, self.config, self._size[rows])
+        # Somebody who is left behind has no handover to prepare for or to move with; others must be in reach.
+        reactive = np.isin([option.when for option in self.options], (EARLY, AT))
+        table[reactive[:, None] & s.behind] = np.inf
+        table[~reactive[:, None] & ~within] = np.inf
+        moves = np.array([option.when != STAY for option in self.options])
+        table[moves[:, None] & ~room] = np.inf
+        # Whoever can do nothing is rebuilt from token ids once there is room.
+        table[self._rows[AT][0], ~np.isfinite(table).any(axis=0)] = 1e9
         return table
 
     @staticmethod
-    def _write(plan: np.void, option: Option, target: int, leaving: bool) -> None:
+    def _write(plan: np.void, option: Option, target: int, leaving: bool, context: float) -> None:
         """Put the decision into a plan."""
-        now = option.when == _EARLY or (option.when == _FETCH and not leaving)
+        now = option.when == EARLY or (option.when == FETCH and not leaving)
         plan["target"] = target if now else CONTINUE
-        stays = option.when == _STAY or (option.when == _FETCH and leaving)
+        stays = option.when == STAY or (option.when == FETCH and leaving)
         plan["medium"] = DETOUR if stays else option.medium
         plan["keep"], plan["bits"] = option.keep, option.bits
+        if option.medium == SPLIT:
+            plan["prefix"] = int(option.prefix * context)
+        if option.when == AT or option.medium == TOKEN:
+            plan["backfill"] = plan["backfill"] * (option.backfill > 0.0)
 
-    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray]:
-        """Next cell (-1: none) and time until the handover (inf: none) of every UE: running A3 timers, [E, U]."""
-        return view.handover_cell, view.handover_in_s
+    def _take(self, now: dict, plans: np.ndarray, s: Situation, e, u, target) -> None:
+        """Add what the plans of UEs `u` begin in this step to the queues that the next ones see."""
+        begun = plans["target"][e, u] >= 0
+        for i in np.flatnonzero(begun):
+            plan, source = plans[e[i], u[i]], now["server"][e[i], u[i]]
+            prefix = float(s.context[i]) if plan["medium"] == TOKEN else max(float(plan["prefix"]), 0.0)
+            bits = float(plan["keep"] * s.density[i] * (s.context[i] - prefix)) * self._bits(int(plan["bits"]))
+            now["queue_out"][e[i], source] += bits
+            now["queue_in"][e[i], target[i]] += bits
+            now["flows_out"][e[i], source] += bits > 0.0
+            now["flows_in"][e[i], target[i]] += bits > 0.0
+            now["wait"][e[i], target[i]] += float(work_s(prefix, s.prefill_s_per_token[i], self.config))
+            now["free"][e[i], target[i]] -= self.config.serving.kv_bits_per_token(16) / 8.0
 
-    def decides(self, situation: Situation, table: np.ndarray, chosen: np.ndarray, view: NetworkView) -> np.ndarray:
-        """Whether the cheapest option of each session is put into its plan now, bool [N]."""
-        return np.ones(len(chosen), bool)
+    def _bits(self, bits: int) -> float:
+        return self.config.serving.kv_bits_per_token(bits)
 
-    def situation(self, view: NetworkView, e, u, target, ahead_s, behind) -> Situation:
+    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Next cell (-1: none), time until the handover (inf: none) [s], whether it is known, of every UE [E, U]."""
+        known = np.isfinite(view.handover_in_s)
+        return (np.where(known, view.handover_cell, view.predicted_cell),
+                np.where(known, view.handover_in_s, view.predicted_in_s), known)
+
+    def sure(self, ahead_s) -> np.ndarray:
+        """How likely a predicted handover comes [1]."""
+        return np.clip(_SURE_AT - _SURE_AHEAD * np.maximum(ahead_s, 0.0), 0.0, 1.0)
+
+    def situation(self, view: NetworkView, e, u, target, ahead_s, behind, known, now=None) -> Situation:
         """The delay model's inputs for the listed sessions."""
-        source, config = view.server_cell[e, u], self.config
-        capacity, queue = view.link(e, source, target)
-        context = view.context_tokens[e, u]
-        end = config.sessions.script_tokens * config.serving.context_scale
-        rate = config.serving.decode_tokens_per_s
-        talk_s = config.sessions.answer_tokens[0] / rate
-        share = talk_s / (talk_s + config.sessions.think_s)
-        rest = np.clip(end - context, 0.0, self.rest_tokens)
+        now = self._read(view) if now is None else now
+        config, source, sessions = self.config, now["server"][e, u], self.config.sessions
+        if view.pool:
+            rate, queue, flows = self._egress[e, 0], now["queue_out"][e, 0], now["flows_out"][e, 0]
+        else:
+            rate = np.minimum(self._egress[e, source], self._ingress[e, target])
+            queue = np.maximum(now["queue_out"][e, source], now["queue_in"][e, target])
+            flows = np.maximum(now["flows_out"][e, source], now["flows_in"][e, target])
+        rate = _MARGIN * rate
+        context, iteration = now["context"][e, u], now["iteration_s"]
+        talk_s = sessions.answer_tokens[0] * iteration[e, source]
+        share = talk_s / np.maximum(talk_s + sessions.think_s, 1e-9)
+        end = sessions.script_tokens * config.serving.context_scale
+        # What a user does now says little about some seconds from now.
+        fades = np.exp(-np.asarray(ahead_s) / 3.0)
+        waits = share + (now["waiting"][e, u] - share) * fades
+        hops = now["hops"][source, target]
+        within = (hops <= view.forwarding_hops) & (view.forwarding_hops > 0)
         return Situation(
-            context=context, rest=rest, forwarded=rest, ahead_s=np.maximum(ahead_s, 0.0), behind=behind,
-            drift=self._drift[e, u], rate_bps=capacity, queue_s=queue,
-            wait_s=view.prefill_wait_s[e, target], prefill_s_per_token=view.prefill_s_per_token[e, target],
-            tokens_per_s=np.where(view.streaming[e, u], rate, share * rate))
+            context=context, density=np.clip(now["held"][e, u] / np.maximum(context, 1.0), 1e-3, 1.0),
+            rest=np.clip(end - context, 0.0, self.rest_tokens), ahead_s=np.maximum(ahead_s, 0.0),
+            sure=np.where(known, 1.0, self.sure(ahead_s)), known=known, behind=behind, waits=waits,
+            delay_s=np.where(within, view.hop_s * hops, np.inf), rate_bps=rate, backlog_bits=queue, flows=flows,
+            wait_s=now["wait"][e, target], prefill_s_per_token=now["prefill_s"][e, target],
+            iteration_s=iteration[e, target], sharers=now["sharers"][e, target],
+            tokens_per_s=np.where(now["streaming"][e, u], 1.0, share) / iteration[e, source])
+

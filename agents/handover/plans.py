@@ -9,7 +9,7 @@ import numpy as np
 from ...envs.handover.config import PLAN_BITS
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import idle_plans
-from ...envs.handover.world.state import PLAN, TOKEN
+from ...envs.handover.world.state import IDLE, INTERRUPTED, PLAN, TOKEN
 from ...errors import PolicyError, require
 
 
@@ -25,6 +25,42 @@ def reactive_plans(view: NetworkView, medium: int = TOKEN, keep: float = 1.0, bi
     plans = idle_plans(view.num_envs, view.num_ues)
     plans["medium"], plans["keep"], plans["bits"] = medium, keep, bits
     return plans
+
+
+def next_cell(view: NetworkView) -> np.ndarray:
+    """Cell that a UE which changes cell now most likely changes to: that of its A3 timer, or the strongest [E, U]."""
+    return np.where(view.handover_cell >= 0, view.handover_cell, np.maximum(view.candidates[..., 1], 0))
+
+
+def forwarded(view: NetworkView, cell: np.ndarray | None = None) -> np.ndarray:
+    """Whether the tokens of each session could be forwarded to `cell`, by default to `next_cell(view)`, bool [E, U]."""
+    cell = next_cell(view) if cell is None else cell
+    return (view.hops[view.server_cell, cell] <= view.forwarding_hops) & (view.forwarding_hops > 0)
+
+
+def prefill_pace(view: NetworkView) -> tuple[np.ndarray, float, np.ndarray]:
+    """How long a prefill takes on every server now, as near as p(L) = a L + b can say it.
+
+    Chunked prefill has an overhead per chunk, and a decode iteration between two chunks where somebody decodes.
+
+    Returns:
+        (a, b, wait): a and the wait until a prefill would begin, float [E, C] [s]; b [s].
+    """
+    p = view.sim.params[0]  # how prefill is scheduled is no secret
+    if not p["chunked"]:
+        return view.prefill_s_per_token, view.prefill_overhead_s, view.prefill_wait_s
+    chunk_s = view.prefill_s_per_token * p["chunk_tokens"] + view.prefill_overhead_s
+    busy = np.zeros(chunk_s.shape, bool)
+    e, u = np.nonzero(view.streaming & (view.phase != INTERRUPTED))
+    busy[e, view.server_cell[e, u]] = True
+    between_s = np.where(busy, view.iteration_s, 0.0)
+    return (chunk_s + between_s) / p["chunk_tokens"], 0.0, view.prefill_wait_s * (1.0 + between_s / chunk_s)
+
+
+def can_repair(view: NetworkView) -> np.ndarray:
+    """Whose cache is not whole, at rest, and could be rebuilt where it is, bool [E, U]."""
+    room = np.take_along_axis(view.free_memory_bytes, view.server_cell, axis=1) >= view.session_bytes
+    return (view.phase == IDLE) & ~view.healthy & ~view.opening & room
 
 
 def checked_bits(bits: int) -> int:

@@ -14,7 +14,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import IDLE, INTERRUPTED, MEDIA
 from ...errors import require
 from ..base import label
-from .plans import checked_bits, reactive_plans
+from .plans import checked_bits, prefill_pace, reactive_plans
 
 _MARKET_ROUNDS, _TOLERANCE = 2000, 1e-9
 # A preparation is this much less urgent per second that is left until its handover.
@@ -183,7 +183,7 @@ class WaterFilling(_Shared):
 
     def rates(self, view, e, ues, links, capacity) -> np.ndarray:
         """Water-filling over what is left."""
-        wait = view.prefill_wait_s[e, view.migration_target[e, ues]]
+        wait = prefill_pace(view)[2][e, view.migration_target[e, ues]]
         return waterfilling_rates(view.bits_left[e, ues], wait, links, capacity)
 
 

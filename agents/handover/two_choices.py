@@ -2,7 +2,8 @@
 
 DualMap maps every request to two servers, one of which holds its cache, and picks by affinity and load. Here the two
 are the UE's cell and the server that holds the session, which after a handover is a neighbour, as a rule the strongest.
-Nothing moves at the handover itself; a session whose UE's cell is the better choice is fetched behind the scenes.
+Nothing moves at the handover itself; a session whose UE's cell is the better choice is fetched behind the scenes. Where
+nothing can be forwarded there is one choice only, and the session moves with its user.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import DETOUR, IDLE, MEDIA
 from ...errors import require
 from ..base import label
-from .plans import checked_bits, reactive_plans
+from .plans import checked_bits, forwarded, prefill_pace, reactive_plans
 
 
 def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):
@@ -23,7 +24,7 @@ def placement_cost(sessions, wait_s, move_s, detour_s, load_weight: float):
         sessions: other sessions that live on the server.
         wait_s: until it can start a prefill [s].
         move_s: time to bring the cache there; 0 where it is [s].
-        detour_s: delay that forwarding adds to the tokens expected from now on; 0 at the UE's cell [s].
+        detour_s: delay that forwarding adds to the answers expected from now on; 0 at the UE's cell [s].
         load_weight: seconds that one more resident session is worth [s].
 
     Returns:
@@ -41,26 +42,27 @@ class TwoChoices:
         medium: token, kv or split, of a move.
         bits: precision of the transferred KV.
         load_weight: seconds that one more resident session on a server is worth [s].
-        ahead_tokens: tokens that a session is expected to produce at its place; each pays the detour [tokens].
-        hop_s: delay of a forwarded token (backhaul.hop_s) [s].
+        ahead_answers: answers that a session is expected to give at its place; each is delayed by the detour once.
+        hop_s: delay of a stream per hop (backhaul.hop_s) [s].
     """
 
-    def __init__(self, medium: str = "split", bits: int = 16, load_weight: float = 0.1, ahead_tokens: float = 50.0,
+    def __init__(self, medium: str = "split", bits: int = 16, load_weight: float = 0.1, ahead_answers: float = 10.0,
                  hop_s: float = 0.02) -> None:
         require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
-        for key, value in (("load_weight", load_weight), ("ahead_tokens", ahead_tokens), ("hop_s", hop_s)):
+        for key, value in (("load_weight", load_weight), ("ahead_answers", ahead_answers), ("hop_s", hop_s)):
             require(0.0 <= value < np.inf, f"{key} is {value}: it must be finite and not negative")
         self.medium, self.bits, self.load_weight = MEDIA.index(medium), checked_bits(bits), load_weight
-        self.detour_s = ahead_tokens * hop_s
+        self.detour_s = ahead_answers * hop_s
         self.name = label("two-choices", medium=(medium, "split"), bits=(bits, 16), load_weight=(load_weight, 0.1),
-                          ahead_tokens=(ahead_tokens, 50.0))
+                          ahead_answers=(ahead_answers, 10.0))
 
     def reset(self, view: NetworkView) -> None:
         """Nothing to remember."""
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        plans = reactive_plans(view, DETOUR, bits=self.bits)
+        plans = reactive_plans(view, self.medium, bits=self.bits)
+        plans["medium"] = np.where(forwarded(view), DETOUR, self.medium)
         server, radio = view.server_cell, view.radio_cell
         away = (radio != server) & (view.phase == IDLE)
         if not away.any():
@@ -70,11 +72,12 @@ class TwoChoices:
         homes = np.zeros((view.num_envs, view.num_cells))
         np.add.at(homes, (np.arange(view.num_envs)[:, None], server), 1.0)
         link, queue = view.link(e, there, here)
-        send, fill = view.kv_bits_per_token(self.bits) / link, view.prefill_s_per_token[e, here]
+        pace, overhead, waits = prefill_pace(view)
+        send, fill = view.kv_bits_per_token(self.bits) / link, pace[e, here]
         per_token = {"token": fill, "kv": send, "split": fill * send / (fill + send)}[MEDIA[self.medium]]
-        move = view.context_tokens[e, u] * per_token + view.prefill_overhead_s
-        wait = queue if MEDIA[self.medium] == "kv" else np.maximum(view.prefill_wait_s[e, here], queue)
-        stay = placement_cost(homes[e, there] - 1.0, 0.0, 0.0, self.detour_s, self.load_weight)
+        move = view.context_tokens[e, u] * per_token + overhead
+        wait = queue if MEDIA[self.medium] == "kv" else np.maximum(waits[e, here], queue)
+        stay = placement_cost(homes[e, there] - 1.0, 0.0, 0.0, self.detour_s * view.hops[there, here], self.load_weight)
         go = placement_cost(homes[e, here], wait, move, 0.0, self.load_weight)
         go = np.where(view.free_memory_bytes[e, here] < view.session_bytes, np.inf, go)
         e, u, here = e[go < stay], u[go < stay], here[go < stay]

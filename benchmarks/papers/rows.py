@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ...evaluation.estimates import bootstrap_interval, mean
+from ...evaluation.estimates import mean, mean_interval, paired_ratio
 from ...files import make_folder, write_whole
 from ...palette import COLOURS, SHAPES
 
 
 class Point(NamedTuple):
-    """One point of one curve: mean over the samples and its 95 % bootstrap interval."""
+    """One point of one curve: mean over the samples and its 95 % interval, the mean itself where all are equal."""
 
     panel: str  # what is varied, as the axis says it
     x: float
@@ -29,22 +30,58 @@ class Point(NamedTuple):
     samples: int
 
 
+AGREES, DIFFERS, UNCHECKED = "agrees", "differs", "cannot be checked"
+
+
 class Finding(NamedTuple):
-    """One statement of the paper beside what comes out here."""
+    """One statement of a paper beside what comes out here."""
+
+    claim: str
+    paper: str  # what it reports
+    here: str  # what comes out, with its 95 % interval where it is random
+    tolerance: str  # within which it agrees; written down before the numbers were made
+    verdict: str  # AGREES, DIFFERS or UNCHECKED
+    why: str = ""  # the likely reason; needed unless it agrees
+
+
+class Remark(NamedTuple):
+    """A number that is no evidence for or against a paper, and why not: fitted to it, or true by construction."""
 
     claim: str
     paper: str
     here: str
-    agrees: bool
-    why: str = ""
+    why: str
+
+
+def judge(low: float, high: float, least: float, most: float) -> str:
+    """The verdict on what lies in [low, high] when it should lie in [least, most].
+
+    Within it: agrees. Apart from it: differs. Across its edge, or unknown: cannot be checked with so few samples.
+    """
+    if least <= low and high <= most:
+        return AGREES
+    return DIFFERS if high < least or low > most else UNCHECKED
+
+
+def share_of(value: float, tolerance: float = 0.1) -> tuple[float, float]:
+    """The range of values that are within a relative tolerance of a published one."""
+    return value * (1.0 - tolerance), value * (1.0 + tolerance)
 
 
 def point(panel: str, x: float, curve: str, quantity: str, values: Sequence[float] | np.ndarray) -> Point:
     """Sum up the samples of one point; values that are not finite do not count."""
     kept = np.asarray(values, float)
     kept = kept[np.isfinite(kept)]
-    interval = bootstrap_interval(kept, mean)
-    return Point(panel, float(x), curve, quantity, float(mean(kept)), interval.low, interval.high, kept.size)
+    centre, (low, high, _) = float(mean(kept)), mean_interval(kept)
+    low, high = (centre if np.isnan(end) else end for end in (low, high))
+    return Point(panel, float(x), curve, quantity, centre, low, high, kept.size)
+
+
+def ratio(panel: str, x: float, curve: str, quantity: str, above: ArrayLike, below: ArrayLike) -> Point:
+    """How many times the mean of `below` the mean of `above` is, pair by pair."""
+    found = paired_ratio(above, below)
+    low, high = (found.ratio if np.isnan(end) else end for end in (found.low, found.high))
+    return Point(panel, float(x), curve, quantity, found.ratio, low, high, found.n)
 
 
 def at(points: Iterable[Point], panel: str, curve: str, x: float | None = None, quantity: str | None = None) -> Point:
@@ -108,15 +145,32 @@ def curves(points: Sequence[Point], path: Path, title: str, *, columns: int = 3,
     figure.savefig(path, dpi=110)
 
 
-def report(title: str, command: str, points: Sequence[Point], findings: Sequence[Finding], notes: str) -> str:
-    """The Markdown page of one paper: findings first, then what was assumed."""
-    lines = [f"# {title}", "", f"Made by `{command}`; every point is the mean of {points[0].samples} samples, bands "
-             "are 95 % bootstrap intervals of the mean.", "", "| the paper says | there | here | agrees |",
-             "| --- | --- | --- | --- |"]
-    lines += [f"| {f.claim} | {f.paper} | {f.here} | {'yes' if f.agrees else 'no'} |" for f in findings]
-    why = [f"* {f.claim}: {f.why}" for f in findings if f.why]
-    remarks = ["Why not, or what else to know:", "", *why, ""] if why else []
-    return "\n".join([*lines, "", *remarks, notes.strip()]) + "\n"
+def spread(p: Point, unit: str = "", digits: int = 2) -> str:
+    """A point as text: mean and interval."""
+    if p.low == p.high:
+        return f"{p.mean:.{digits}f}{unit}"
+    return f"{p.mean:.{digits}f}{unit} ({p.low:.{digits}f} to {p.high:.{digits}f})"
+
+
+def report(title: str, command: str, points: Sequence[Point], findings: Sequence[Finding], remarks: Sequence[Remark],
+           tables: str, notes: str) -> str:
+    """The Markdown page of one paper: verdicts, reasons, what is no evidence, tables, what was assumed."""
+    lines = [f"# {title}", "", f"Made by `{command}`. Means of {max(p.samples for p in points)} random instances, 95 % "
+             "intervals in brackets. [What the verdicts mean](README.md).", "",
+             "| the paper says | reported | measured here | tolerance | verdict |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {f.claim} | {f.paper} | {f.here} | {f.tolerance} | {f.verdict} |" for f in findings]
+    reasons: dict[str, list[str]] = {}
+    for f in findings:
+        reasons.setdefault(f.why, []).append(f"*{f.claim}*")
+    if why := [f"- {'; '.join(claims)}: {why}." for why, claims in reasons.items() if why]:
+        lines += ["", "Reasons:", "", *why]
+    if remarks:
+        lines += ["", "## Outside the verdicts", "", "| what | reported | here | why it is no evidence |",
+                  "| --- | --- | --- | --- |"]
+        lines += [f"| {r.claim} | {r.paper} | {r.here} | {r.why} |" for r in remarks]
+    if tables:
+        lines += ["", tables.strip()]
+    return "\n".join([*lines, "", "## Assumed by us", "", notes.strip()]) + "\n"
 
 
 def save(folder: Path, name: str, points: Sequence[Point], page: str) -> list[Path]:

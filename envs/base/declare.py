@@ -66,6 +66,8 @@ class Metric:
         of: computes it from the meter of the task and the index of the environment.
         shown_unit: unit in tables and figures; the same as `unit` if empty.
         scale: stored value times `scale` is the shown value.
+        interval_from: fewest episodes with which tables and figures show its interval; inf: never. For metrics of rare
+            events and long tails, where with fewer the interval would hold the truth too seldom (docs/statistics.md).
     """
 
     name: str
@@ -76,6 +78,7 @@ class Metric:
     of: Callable[[Any, int], float]
     shown_unit: str = ""
     scale: float = 1.0
+    interval_from: float = 2
 
     def __post_init__(self) -> None:
         if not self.shown_unit:

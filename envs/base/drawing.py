@@ -62,6 +62,7 @@ class Drawing:
         dashes: pairs of places with steady traffic between them, and the look whose colour they have.
         bars: meaning and share in [0, 1] per place, float [C].
         charts: under the map.
+        numbers: of the step just made, words and value, above the legend.
         shapes: meaning of the markers, for the legend: (shape, words).
         shapes_look, arc_look, dash_look: whose colour the samples in the legend have.
         arc_words: legend of wide arcs, dotted arcs and dashes; empty where there are none of the kind.
@@ -81,6 +82,7 @@ class Drawing:
     dashes: tuple[tuple[int, int, int], ...] = ()
     bars: tuple[tuple[str, np.ndarray], ...] = ()
     charts: tuple[Chart, ...] = ()
+    numbers: tuple[tuple[str, str], ...] = ()
     shapes: tuple[tuple[str, str], ...] = ()
     shapes_look: int = 0
     arc_look: int = 0

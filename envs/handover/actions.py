@@ -8,11 +8,15 @@
 | 2 | keep      | index into actions.keep                                                                |
 | 3 | precision | index into actions.bits                                                                |
 | 4 | share     | index into actions.weight                                                              |
-| 5 | handover  | only with actions.trigger policy: 0 stay, 1 change to the target (a neighbour) now       |
+| 5 | backfill  | index into actions.backfill                                                            |
+| 6 | arrival   | 0 wait, 1 resume on what is there, 2 be forwarded until the preparation is finished    |
+| 7 | repair    | 0 no, 1 rebuild a cache that is not whole from token ids, where it is                   |
+| 8 | handover  | only with actions.trigger policy: 0 stay, 1 change to the target (a neighbour) now       |
 
 A target starts a preparation now (proactive); without one, the plan is what happens if the UE changes cell in this
 interval (reactive); with a handover the plan applies to it at once. Medium, keep and precision of a migration are
-fixed when it starts; the share can change each step.
+fixed when it starts; the shares of the transfer, and of the rest that follows it, can change each step. The arrival
+says what happens at a handover whose preparation is not finished.
 """
 
 from __future__ import annotations
@@ -25,9 +29,22 @@ from ..base.declare import Part
 from .config import ActionConfig
 from .view import NetworkView
 from .world.simulator import idle_plans
-from .world.state import CANCEL, CONTINUE, INTERRUPTED, MEDIA, PREPARING, STAY
+from .world.state import (
+    ARRIVALS,
+    CANCEL,
+    CONTINUE,
+    DETOUR,
+    FOLLOWING,
+    FORWARD,
+    IDLE,
+    INTERRUPTED,
+    MEDIA,
+    PREPARING,
+    REPAIRING,
+    STAY,
+)
 
-TARGET, MEDIUM, KEEP, PRECISION, SHARE, HANDOVER = range(6)
+TARGET, MEDIUM, KEEP, PRECISION, SHARE, BACKFILL, ARRIVAL, REPAIR, HANDOVER = range(9)
 
 
 def parts(config: ActionConfig) -> tuple[Part, ...]:
@@ -43,6 +60,12 @@ def parts(config: ActionConfig) -> tuple[Part, ...]:
              meaning="of the transferred KV"),
         Part("share", tuple(map(str, config.weight)), config.weight, neutral=0,
              meaning="bandwidth weight of the transfer; 0 waits"),
+        Part("backfill", tuple(map(str, config.backfill)), config.backfill, neutral=0,
+             meaning="bandwidth weight of the rows that keep leaves out, which follow; 0: they do not, or wait"),
+        Part("arrival", ARRIVALS, neutral=0,
+             meaning="at a handover whose preparation is not finished: wait, resume on what is there, or be forwarded"),
+        Part("repair", ("no", "rebuild in place"), neutral=0,
+             meaning="of a cache that is not whole, from token ids, while it streams"),
     ]
     if config.trigger == "policy":
         declared.append(Part("handover", ("stay", "change to the target"), neutral=0,
@@ -72,6 +95,9 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
     plans["keep"] = np.array(config.keep)[actions[..., KEEP]]
     plans["bits"] = np.array(config.bits)[actions[..., PRECISION]]
     plans["weight"] = np.array(config.weight)[actions[..., SHARE]]
+    plans["backfill"] = np.array(config.backfill)[actions[..., BACKFILL]]
+    plans["arrival"] = actions[..., ARRIVAL]
+    plans["repair"] = actions[..., REPAIR] * _can_repair(view)
     if config.trigger == "policy":
         neighbour = (target > 1) & (target < cancel)
         plans["handover"] = np.where((actions[..., HANDOVER] == 1) & neighbour, cell, STAY)
@@ -87,6 +113,7 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     """
     size = sizes(config)
     mask = np.ones((view.num_envs, view.num_ues, sum(size)), bool)
+    first = np.concatenate([[0], np.cumsum(size)])
     phase, server = view.phase, view.server_cell
     moving = phase == INTERRUPTED
     present = (view.candidates >= 0) & (view.candidates != server[..., None]) & ~moving[..., None]
@@ -94,16 +121,25 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     free = view.free_memory_bytes[np.arange(view.num_envs)[:, None, None], here]
     reserved = (phase == PREPARING)[..., None] & (view.candidates == view.migration_target[..., None])
     mask[..., 1:1 + config.candidates + 1] = present & (reserved | (free >= view.session_bytes))
-    mask[..., size[0] - 1] = phase == PREPARING
-    start = size[0]
+    mask[..., size[0] - 1] = (phase == PREPARING) | (phase == FOLLOWING) | (phase == REPAIRING)
     for part in (MEDIUM, KEEP, PRECISION):
-        mask[..., start + 1:start + size[part]] &= ~moving[..., None]
-        start += size[part]
+        mask[..., first[part] + 1:first[part + 1]] &= ~moving[..., None]
+    forwarded = view.forwarding_hops > 0
+    mask[..., first[MEDIUM] + DETOUR] &= forwarded
+    mask[..., first[ARRIVAL] + FORWARD] = forwarded
+    mask[..., first[REPAIR] + 1] = _can_repair(view)
     if config.trigger == "policy":
         # A neighbour that cannot be prepared can still be handed over to.
         neighbours = view.candidates[..., 1:] >= 0
         mask[..., 2:1 + config.candidates + 1] = neighbours
         mask[..., -1] = neighbours.any(axis=-1)
         # A UE that changes cell chooses again how its session follows.
-        mask[..., size[0]:sum(size[:SHARE])] = True
+        mask[..., first[MEDIUM]:first[SHARE]] = True
+        mask[..., first[MEDIUM] + DETOUR] = forwarded
     return mask
+
+
+def _can_repair(view: NetworkView) -> np.ndarray:
+    """Whose cache could be rebuilt where it is, bool [E, U]."""
+    room = np.take_along_axis(view.free_memory_bytes, view.server_cell, axis=1) >= view.session_bytes
+    return (view.phase == IDLE) & ~view.healthy & ~view.opening & room

@@ -28,18 +28,19 @@ MOST_STEPS = 10**9
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """The levels behind the MultiDiscrete action [target, medium, keep, precision, share]."""
+    """Levels behind the MultiDiscrete action [target, medium, keep, precision, share, backfill, arrival, repair]."""
 
-    trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (a sixth part)
+    trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (one more part)
     candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
     keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
     bits: tuple[int, ...] = PLAN_BITS  # precision of the transferred KV [bit]
     weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
+    backfill: tuple[float, ...] = (0.0, 0.25, 1.0)  # weight of what keep leaves out, which follows; 0: it does not [1]
 
     def __post_init__(self) -> None:
         require_finite(self)
         require(self.candidates >= 1, f"candidates is {self.candidates}: it must be at least 1")
-        for name in ("keep", "bits", "weight"):
+        for name in ("keep", "bits", "weight", "backfill"):
             require(len(getattr(self, name)) > 0, f"{name} is empty: it needs at least one level")
         for keep in self.keep:
             require(0.0 < keep <= 1.0, f"keep contains {keep}: a keep ratio must lie in (0, 1]")
@@ -47,6 +48,8 @@ class ActionConfig:
             require(bits in PLAN_BITS, f"bits contains {bits}: choose among {', '.join(map(str, PLAN_BITS))}")
         for weight in self.weight:
             require(weight >= 0.0, f"weight contains {weight}: a bandwidth weight must not be negative")
+        for weight in self.backfill:
+            require(weight >= 0.0, f"backfill contains {weight}: a bandwidth weight must not be negative")
         require(max(self.weight) > 0.0, f"weight is {self.weight}: at least one level must be above 0")
 
 
@@ -54,12 +57,16 @@ class ActionConfig:
 class RewardConfig:
     """Price of each term of the reward; a UE's reward is minus the sum of price times amount, per step."""
 
-    interruption: float = price(1.0, "second without service")
-    drift: float = price(0.02, "nat of KL divergence, summed over the tokens of the step")
-    detour: float = price(0.1, "second of delay added to forwarded tokens")
+    interruption: float = price(1.0, "second without service while the user waits for tokens")
+    late: float = price(1.0, "second of waiting for a first token beyond the TTFT objective")
+    slow: float = price(1.0, "second that tokens take beyond the TPOT objective")
+    outage: float = price(0.1, "second without a usable radio link")
+    drift: float = price(0.01, "nat of KL divergence, summed over the tokens of the step")
+    wrong: float = price(1.0, "wrong answer where the whole cache would have given the right one")
+    detour: float = price(1.0, "second of delay that forwarding adds to a stream")
     traffic: float = price(0.1, "gigabyte on the backhaul")
-    gpu: float = price(0.1, "second of prefill at the target")
-    waste: float = price(0.2, "gigabyte sent, and second computed, for a migration that was cancelled")
+    gpu: float = price(0.1, "second of prefill for a migration or a repair")
+    waste: float = price(0.1, "gigabyte sent, and second computed, for a migration that was cancelled")
     # A price here needs a policy that decides handovers.
     pingpong: float = price(0.0, "return to the previous cell")
     sharing: Literal["individual", "team"] = "individual"  # team: every UE receives the mean over the UEs
@@ -81,14 +88,15 @@ class ScoringConfig:
     mode: Literal["kv", "none"] = "kv"  # none: physics only; drift and recall are then absent, and results say so
     model: str = "embedded"  # the shipped model; the only one that works here for now
     device: str = "auto"  # auto: CUDA when there is one
-    scorer: str = "window"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
+    scorer: str = "reconstruction"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)
     window: int = 32  # queries that the window scorer looks at [tokens]
     pool: int = 5  # width of its max-pooling [tokens]
     sinks: int = 4  # first tokens that are always kept [tokens]
     recent: int = 8  # last tokens that are always kept [tokens]
-    scope: Literal["sequence", "head"] = "sequence"  # what keeps tokens of its own: a session, or each layer and head
+    scope: Literal["sequence", "head"] = "head"  # what keeps tokens of its own: a session, or each layer and head
     situation: str = "mixed"  # what sessions are about: mixed, pending, answered, adverse or text
     script_seed: int = 0  # seed of the bank of session scripts
+    answers: Literal["teacher", "free"] = "teacher"  # sessions read right answers, or those they give
     drift: Literal["stream", "resume"] = "stream"  # charged with each token, or at once when a session resumes
     horizon: int = 64  # what drift: resume looks ahead [tokens of the measured model]
 

@@ -3,7 +3,8 @@
 | property      | value                                                                  |
 |---------------|------------------------------------------------------------------------|
 | agents        | `ue_0` ... `ue_15` (num_ues), all alive until the common end             |
-| action        | MultiDiscrete [target, medium, keep, precision, share]                  |
+| action        | MultiDiscrete [target, medium, keep, precision, share, backfill,        |
+|               | arrival, repair]; with actions.trigger policy also handover             |
 | observation   | Box float32, one row of `env.core.task.features`                        |
 | state         | Box float32, the rows of all UEs one after the other                    |
 | creation      | `kvroam.envs.parallel_env(config="handover", render_mode=None)`         |
@@ -28,8 +29,9 @@ class HandoverEnv(ParallelView):
     ## Description
     Every UE runs an LLM session on the edge server of its cell. When it changes cell (event A3), streaming stops until
     the new cell's server holds the session's KV cache: sent over the backhaul, rebuilt from token ids, or both, whole
-    or pruned and quantised. The session may also stay behind, and each token takes a detour. What a choice does to the
-    language model is measured on a real one.
+    or pruned and quantised. The session may resume on a part of its cache while the rest follows, and a cache that is
+    not whole may be rebuilt where it is. Where gNBs forward tokens, the session may also stay behind. What a choice
+    does to the language model is measured on a real one. docs/environment.md tells how a handover goes.
 
     ## Action Space
     | # | part      | choices                                                                                 |
@@ -38,7 +40,11 @@ class HandoverEnv(ParallelView):
     | 1 | medium    | token, kv, split, detour                                                                |
     | 2 | keep      | share of the transferred tokens, `actions.keep`                                         |
     | 3 | precision | bits of the transferred KV, `actions.bits`                                              |
-    | 4 | share     | bandwidth weight, `actions.weight`                                                      |
+    | 4 | share     | bandwidth weight of the transfer, `actions.weight`                                      |
+    | 5 | backfill  | bandwidth weight of what keep leaves out, which follows; 0: nothing, `actions.backfill` |
+    | 6 | arrival   | preparation unfinished at the handover: wait, resume on what is there, forward          |
+    | 7 | repair    | no; rebuild a cache that is not whole from token ids, where it is                       |
+    | 8 | handover  | only with `actions.trigger: policy`: stay, change to the target                         |
 
     `info["action_mask"]` marks the choices that can have an effect, part after part; no choice is ever refused.
 
@@ -47,8 +53,9 @@ class HandoverEnv(ParallelView):
     `env.core.task.features` with name, meaning, unit and range.
 
     ## Rewards
-    Minus the sum of named terms, each with its price in `reward`: seconds without service, drift in nats of the tokens
-    produced in this step, detour delay, gigabytes, GPU seconds, waste, ping-pong. `info` has each term as
+    Minus the sum of named terms, each with its price in `reward`: seconds in which a user waits (without service, for a
+    first token, for the next ones), seconds without a radio link, drift in nats of the tokens produced in this step,
+    wrong answers, delay by forwarding, gigabytes, GPU seconds, waste, ping-pong. `info` has each term as
     `reward_<term>`; they sum to the reward exactly.
 
     ## Starting State
@@ -83,8 +90,8 @@ class HandoverCentralEnv(CentralView):
     As kvroam/Handover-v0 (kvroam.envs.HandoverEnv), seen by the network itself instead of by each UE.
 
     ## Action Space
-    MultiDiscrete: [target, medium, keep, precision, share] of ue_0, then of ue_1, and so on. `info["action_mask"]`
-    marks the choices that can have an effect in the same order; no choice is ever refused.
+    MultiDiscrete: [target, medium, keep, precision, share, backfill, arrival, repair] of ue_0, then of ue_1, and so on.
+    `info["action_mask"]` marks the choices that can have an effect in the same order; no choice is ever refused.
 
     ## Observation Space
     Box float32 [U * F]: the rows (`env.unwrapped.core.task.features`) of all UEs, one after the other.
@@ -122,8 +129,8 @@ class HandoverEgoEnv(EgoView):
     As kvroam/Handover-v0 (kvroam.envs.HandoverEnv), seen by one UE; the others are part of its world.
 
     ## Action Space
-    MultiDiscrete [target, medium, keep, precision, share] of the UE. `info["action_mask"]` marks the choices that can
-    have an effect; no choice is ever refused.
+    MultiDiscrete [target, medium, keep, precision, share, backfill, arrival, repair] of the UE. `info["action_mask"]`
+    marks the choices that can have an effect; no choice is ever refused.
 
     ## Observation Space
     Box float32 [F]: its row (`env.unwrapped.core.task.features`).

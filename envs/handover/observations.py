@@ -13,11 +13,14 @@ from ..sim.jit import entry, inlined, kernel, parallel_entry
 from ..sim.predictor import HORIZON_S
 from .view import NetworkView
 from .world.engine import BLOCKS
-from .world.state import DONE, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, SPLIT, TOKEN
+from .world.memory import background
+from .world.state import DONE, FOLLOWING, IDLE, INTERRUPTED, KV, NO_JOB, PREPARING, REPAIRING, SPLIT, TOKEN
 
 # Times are shown relative to this, clipped: a handover that takes longer is bad, however much longer.
 TIME_UNIT_S = 2.0
 URGENCY_S = 0.5
+ITERATION_UNIT_S = 0.1
+HOPS_UNIT = 4.0
 
 
 def _own() -> list[Feature]:
@@ -28,6 +31,13 @@ def _own() -> list[Feature]:
         Feature("preparing", "a migration is being prepared", "0/1", 0, 1),
         Feature("interrupted", "the session is interrupted", "0/1", 0, 1),
         Feature("detoured", "the session lives on another gNB's server", "0/1", 0, 1),
+        Feature("waiting", "the user waits for tokens: an answer streams or is due", "0/1", 0, 1),
+        Feature("held", "share of the context's tokens that the cache has", "1", 0, 1),
+        Feature("following", "the rest of the cache follows the session", "0/1", 0, 1),
+        Feature("repairing", "the cache is being rebuilt where it is", "0/1", 0, 1),
+        Feature("hops", "Xn hops to the session's server / 4", "1", 0, 1),
+        Feature("forwarding", "Xn hops over which tokens are forwarded / 4; 0: none", "1", 0, 1),
+        Feature("server_iteration", "one decode iteration of the session's server", "0.1 s", 0, 1),
         Feature("interrupted_for", "time since service stopped", "2 s", 0, 1),
         Feature("sinr", "downlink SINR", "30 dB", -1, 2),
         Feature("air", "time on the air of one token / its cap", "1", 0, 1),
@@ -40,7 +50,7 @@ def _own() -> list[Feature]:
         Feature("moves_tokens", "the migration under way rebuilds from token ids", "0/1", 0, 1),
         Feature("moves_kv", "the migration under way sends KV", "0/1", 0, 1),
         Feature("moves_split", "the migration under way does both", "0/1", 0, 1),
-        Feature("send_time", "whole cache at 16 bit over the source's egress alone", "2 s", 0, 1),
+        Feature("send_time", "the cache at 16 bit over the source's egress alone", "2 s", 0, 1),
         Feature("egress_queue", "bits queued at the source at its capacity", "2 s", 0, 1),
         Feature("movers", "share of the UEs whose session is moving", "1", 0, 1),
         Feature("server_wait", "time until the source's server could start a batch", "2 s", 0, 1),
@@ -58,10 +68,11 @@ def _candidate(k: int) -> list[Feature]:
         Feature(f"candidate_{k}_is_target", f"{who}: target of the migration under way", "0/1", 0, 1),
         Feature(f"candidate_{k}_prefill", f"{who}: prefill of the whole context", "2 s", 0, 1),
         Feature(f"candidate_{k}_wait", f"{who}: time until its server could start a batch", "2 s", 0, 1),
-        Feature(f"candidate_{k}_receive_time", f"{who}: whole cache at 16 bit over its ingress alone", "2 s", 0, 1),
+        Feature(f"candidate_{k}_receive_time", f"{who}: the cache at 16 bit over its ingress alone", "2 s", 0, 1),
         Feature(f"candidate_{k}_ingress_queue", f"{who}: bits queued towards it at its capacity", "2 s", 0, 1),
         Feature(f"candidate_{k}_load", f"{who}: share of its radio resources in use", "1", 0, 1),
         Feature(f"candidate_{k}_is_predicted", f"{who}: predicted next cell", "0/1", 0, 1),
+        Feature(f"candidate_{k}_iteration", f"{who}: one decode iteration of its server", "0.1 s", 0, 1),
         Feature(f"candidate_{k}_memory", f"{who}: share of its server's memory that is free", "1", 0, 1),
     ]
 
@@ -83,7 +94,7 @@ def observe(view: NetworkView) -> np.ndarray:
     write = _observe_parallel if view.sim.parallel() else _observe
     write(0, view.num_envs, view.sim.state, view.sim.params,
           (view.candidates, view.margin_db, view.prefill_wait_s, view.egress_queue_bits, view.ingress_queue_bits,
-           view.free_memory_bytes, *view.known[:2]), out)
+           view.free_memory_bytes, view.iteration_s, *view.known[:2]), view.sim.tables.hops, out)
     return out
 
 
@@ -93,22 +104,23 @@ def _share(value, unit):
 
 
 @entry
-def _observe(first, last, state, params, seen, out):
+def _observe(first, last, state, params, seen, hops, out):
     for e in range(first, last):
-        _observe_one(e, state, params, seen, out)
+        _observe_one(e, state, params, seen, hops, out)
 
 
 @parallel_entry
-def _observe_parallel(first, last, state, params, seen, out):
+def _observe_parallel(first, last, state, params, seen, hops, out):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
         _observe(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, params, seen,
-                 out)
+                 hops, out)
 
 
 @inlined
-def _observe_one(e, state, params, seen, out):
-    candidates, margin_db, wait_s, egress_queue, ingress_queue, free_memory, predicted_cell, predicted_s = seen
+def _observe_one(e, state, params, seen, hops, out):
+    (candidates, margin_db, wait_s, egress_queue, ingress_queue, free_memory, iteration_s, predicted_cell,
+     predicted_s) = seen
     p = params[0]
     ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
     movers = 0
@@ -117,14 +129,22 @@ def _observe_one(e, state, params, seen, out):
     for u in range(ue.shape[0]):
         me, row = ue[u], out[e, u]
         source = 0 if p.pool == 1 else me.server
+        goes_on = background(me)
         moving = me.phase != IDLE
-        whole = me.context * p.kv_bits_16
+        whole = me.held * p.kv_bits_16
         row[OWN.streaming] = me.streaming
         row[OWN.healthy] = me.healthy
         row[OWN.context] = _share(me.context, me.end)
         row[OWN.preparing] = me.phase == PREPARING
         row[OWN.interrupted] = me.phase == INTERRUPTED
         row[OWN.detoured] = me.server != me.radio
+        row[OWN.waiting] = me.streaming or me.prompt != NO_JOB
+        row[OWN.held] = _share(me.held, me.context)
+        row[OWN.following] = goes_on == FOLLOWING
+        row[OWN.repairing] = goes_on == REPAIRING
+        row[OWN.hops] = _share(hops[me.server, me.radio], HOPS_UNIT)
+        row[OWN.forwarding] = _share(p.forwarding, HOPS_UNIT)
+        row[OWN.server_iteration] = _share(iteration_s[e, me.server], ITERATION_UNIT_S)
         row[OWN.interrupted_for] = _share(now - me.handover_s, TIME_UNIT_S) if me.phase == INTERRUPTED else 0.0
         row[OWN.sinr] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
         row[OWN.air] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
@@ -162,4 +182,5 @@ def _observe_one(e, state, params, seen, out):
             row[at + SLOT.ingress_queue] = _share(ingress_queue[e, c] / cell[c].ingress_bps, TIME_UNIT_S)
             row[at + SLOT.load] = cell[c].load
             row[at + SLOT.is_predicted] = c == predicted_cell[e, u]
+            row[at + SLOT.iteration] = _share(iteration_s[e, c], ITERATION_UNIT_S)
             row[at + SLOT.memory] = _share(free_memory[e, c], cell[c].memory_bytes)

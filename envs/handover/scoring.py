@@ -1,7 +1,10 @@
 """The score of a step: every session's real KV cache follows what the simulator did to it, and its drift is measured.
 
 A session whose cache is whole needs no forward pass: its drift is exactly 0, and whether it answers right was computed
-once with its script. A session that was pruned or quantised runs every token it produces through its own cache.
+once with its script. A session that was pruned or quantised runs every token it produces through its own cache, also
+when the rest of that cache has followed, since tokens that were produced in between have not seen it. With
+`scoring.answers: free` sessions read the answers that they give themselves; one that has answered in another way than a
+session that never moved has a text of its own, and is followed also when its cache is whole.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError
+from ...kvbackend.scorers.table import SCORERS
 from .config import HandoverConfig, ScoringConfig
 from .world.simulator import Simulator
-from .world.state import DETOUR, OPENED, RESUMED
+from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 
 if TYPE_CHECKING:
     from ...kvbackend import KVBackend, Reference, Session
@@ -36,6 +40,9 @@ class Scores:
     hot_total: np.ndarray
     cold_hits: np.ndarray  # right answers about facts not asked for lately
     cold_total: np.ndarray
+    strict_hits: np.ndarray  # right answers that only what survived the session's last lossy handover can give
+    strict_total: np.ndarray  # questions that ask for it: the fact was told before that handover, and never since
+    wrong: np.ndarray  # answers that the whole cache gets right and this cache gets wrong
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -60,13 +67,14 @@ class KVScorer:
         shape = (num_envs, config.num_ues)
         self._script = np.zeros(shape, np.int64)
         self._at = np.zeros(shape, np.int64)
-        self._degraded: dict[tuple[int, int], Session] = {}
+        self._own: dict[tuple[int, int], Session] = {}  # with a cache of their own, or a text of their own
+        self.free = config.scoring.answers == "free"
 
     def reset(self, sim: Simulator, envs: np.ndarray) -> None:
         """Start every session of the environments `envs` anew, with a whole cache, where the simulator has put it."""
         ue, begun = sim.state.ue, set(envs.tolist())
-        for key in [key for key in self._degraded if key[0] in begun]:
-            self.backend.close(self._degraded.pop(key))
+        for key in [key for key in self._own if key[0] in begun]:
+            self.backend.close(self._own.pop(key))
         self._script[envs] = ue["script"][envs]
         self._at[envs] = self._position(ue["context"][envs])
 
@@ -76,6 +84,9 @@ class KVScorer:
         for batch in _rounds(sim):
             self._follow_events(sim, batch, scores)
         self._advance(self._position(sim.state.ue["context"]), scores)
+        sim.state.ue["healthy"] = True
+        for key, session in self._own.items():
+            sim.state.ue["healthy"][key] = session.whole
         return scores
 
     def charged(self, scores: Scores) -> np.ndarray:
@@ -85,30 +96,24 @@ class KVScorer:
     @property
     def degraded(self) -> int:
         """Sessions whose cache is not whole now."""
-        return len(self._degraded)
+        return sum(not session.whole for session in self._own.values())
 
     def save(self) -> dict[str, Any]:
-        """Which script every session reads, where it stands, and the caches that are not whole, as plain data."""
-        degraded = {key: _save_session(session) for key, session in self._degraded.items()}
-        return {"script": self._script.copy(), "at": self._at.copy(), "degraded": degraded}
+        """Which script every session reads, where it stands, and the caches and texts of their own, as plain data.
+
+        The rests that may still follow are in it.
+        """
+        own = {key: self.backend.save(session, self._script_of(key)) for key, session in self._own.items()}
+        return {"script": self._script.copy(), "at": self._at.copy(), "own": own}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `save` returned."""
         self._script[:], self._at[:] = saved["script"], saved["at"]
-        self._degraded = {key: self._restore_session(int(self._script[key]), session)
-                          for key, session in saved["degraded"].items()}
+        self._own = {key: self.backend.reopen(self._script_of(key), session) for key, session in saved["own"].items()}
 
-    def _restore_session(self, script: int, saved: dict[str, Any]) -> Session:
-        import torch
-
-        from ...kvbackend.sessions import Rows
-
-        session = self.backend.open(self.references[script], saved["length"])
-        own = session.kv
-        kv, queries = (torch.from_numpy(np.ascontiguousarray(saved[name])).to(own.device) for name in ("kv", "queries"))
-        session.degrade(Rows(kv, saved["positions"], saved["own_start"], queries))
-        session.failed = set(saved["failed"])
-        return session
+    def _script_of(self, key: tuple[int, int]) -> Reference:
+        """What a session reads that never moved."""
+        return self.references[self._script[key]]
 
     @property
     def positions(self) -> np.ndarray:
@@ -122,52 +127,75 @@ class KVScorer:
     def _follow_events(self, sim: Simulator, batch: list[tuple[int, np.void]], scores: Scores) -> None:
         """Bring the sessions of one round of events to the event, then do what it did; one event per session."""
         stop = self._at.copy()
+        groups: dict[int, list[tuple[int, np.void]]] = {}
         for e, event in batch:
-            u = event["ue"]
-            stop[e, u] = self._position(event["context"]) if event["kind"] == RESUMED else self.length
+            kind, u = int(event["kind"]), int(event["ue"])
+            stop[e, u] = self.length if kind == OPENED else self._position(event["context"])
+            if kind != RESUMED or event["medium"] != DETOUR:
+                groups.setdefault(kind, []).append((e, event))
         self._advance(stop, scores)
-        moved = []
-        for e, event in batch:
-            if event["kind"] == OPENED:
-                self._open(sim, e, event)
-            elif event["medium"] != DETOUR:
-                moved.append((e, event))
-        if moved:
-            self._migrate(sim, moved)
+        for e, event in groups.get(OPENED, ()):
+            self._open(sim, e, event)
+        follow = {RESUMED: self._migrate, BACKFILLED: self._backfill, REPAIRED: self._repair}
+        for kind, events in groups.items():
+            if kind in follow:
+                follow[kind](events)
 
     def _open(self, sim: Simulator, e: int, event: np.void) -> None:
         u = int(event["ue"])
-        session = self._degraded.pop((e, u), None)
+        session = self._own.pop((e, u), None)
         if session is not None:
             self.backend.close(session)
-        # The session before may have resumed in this very step, with a pruned cache.
-        sim.state.ue["healthy"][e, u] = True
         self._script[e, u] = sim.state.ue["script"][e, u]
         self._at[e, u] = self._position(event["context"])
 
-    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
+    def _migrate(self, moved: list[tuple[int, np.void]]) -> None:
         """Prune, encode, decode and restore the caches of all sessions that resumed elsewhere."""
         from ...kvbackend import TransferPlan
 
         sessions, plans = [], []
         for e, event in moved:
             u = int(event["ue"])
-            session = self._degraded.get((e, u))
+            session = self._own.get((e, u))
             if session is None:
-                session = self.backend.open(self.references[self._script[e, u]], int(self._at[e, u]))
+                session = self.backend.open(self._script_of((e, u)), int(self._at[e, u]))
             sessions.append(session)
             plans.append(TransferPlan(
                 keep=float(event["keep"]), bits=int(event["bits"]),
                 prefix_tokens=int(self._position(event["prefix"])),
-                snapshot_tokens=int(self._position(event["snapshot"]))))
-        for (e, event), session, result in zip(moved, sessions, self.backend.migrate(sessions, plans), strict=True):
-            u = int(event["ue"])
-            sim.state.ue["healthy"][e, u] = result.whole
-            if result.whole:
-                self._degraded.pop((e, u), None)
-                self.backend.close(session)
-            else:
-                self._degraded[e, u] = session
+                snapshot_tokens=int(self._position(event["snapshot"])), rest=bool(event["rest"])))
+        # A rest that has not come by now will not come any more.
+        self.backend.drop_rest([session for session in sessions if session.awaits_rest])
+        self.backend.migrate(sessions, plans)
+        for (e, event), session in zip(moved, sessions, strict=True):
+            self._settle((e, int(event["ue"])), session)
+
+    def _backfill(self, arrived: list[tuple[int, np.void]]) -> None:
+        """Merge the rests that have arrived; where rounding to the measured model left none, there is nothing to do."""
+        live = [(key, session) for key, session in self._sessions_of(arrived) if session.awaits_rest]
+        self.backend.backfill([session for _, session in live])
+        for key, session in live:
+            self._settle(key, session)
+
+    def _repair(self, repaired: list[tuple[int, np.void]]) -> None:
+        """Rebuild caches in place; one that is whole, although its session moved lossily by the plan, stays so."""
+        live = [(key, session) for key, session in self._sessions_of(repaired) if not session.whole]
+        self.backend.repair([session for _, session in live])
+        for key, session in live:
+            self._settle(key, session)
+
+    def _sessions_of(self, events: list[tuple[int, np.void]]) -> list[tuple[tuple[int, int], Session]]:
+        """The sessions of these events that are followed on their own, with their places."""
+        keys = [(e, int(event["ue"])) for e, event in events]
+        return [(key, self._own[key]) for key in keys if key in self._own]
+
+    def _settle(self, key: tuple[int, int], session: Session) -> None:
+        """Follow a session on its own as long as its cache is not whole, or its text is its own."""
+        if session.whole and session.reference is self._script_of(key):
+            self._own.pop(key, None)
+            self.backend.close(session)
+        else:
+            self._own[key] = session
 
     def _advance(self, stop: np.ndarray, scores: Scores) -> None:
         """Let every session produce its tokens up to position `stop` [E, U]."""
@@ -176,14 +204,14 @@ class KVScorer:
             return
         scores.measured += count
         whole = count.copy()
-        live = [key for key in self._degraded if count[key]]
+        live = [key for key in self._own if count[key]]
         if live:
-            drift = self.backend.advance([self._degraded[key] for key in live], [int(count[key]) for key in live])
+            drift = self.backend.advance([self._own[key] for key in live], [int(count[key]) for key in live], self.free)
             at = tuple(np.array(live).T)
             whole[at] = 0
-            for name, values in (("kl", drift.kl), ("js", drift.js), ("delta_nll", drift.delta_nll),
-                                 ("top1", drift.matches), *((name, getattr(drift, name)) for name in _RECALL)):
-                getattr(scores, name)[at] += values
+            for name in scores.names():
+                if name != "measured":
+                    getattr(scores, name)[at] += getattr(drift, "matches" if name == "top1" else name)
         scores.top1 += whole
         seen = self._recall_before[self._script, self._at + whole] - self._recall_before[self._script, self._at]
         for i, name in enumerate(_RECALL):
@@ -196,7 +224,7 @@ class ResumeScorer(KVScorer):
 
     Or over what is left of its script. The tokens that follow are still fed through the cache and counted in the
     metrics, but not charged again. A session that moves twice within the horizon is charged twice: each charge is the
-    price of one arrival.
+    price of one arrival. An arrival is charged as its first part is: a rest that follows, or a repair, refunds nothing.
     """
 
     def __init__(self, config: HandoverConfig, num_envs: int) -> None:
@@ -213,13 +241,22 @@ class ResumeScorer(KVScorer):
         """KL over the horizon of the sessions that arrived in this step [E, U] [nat]."""
         return self._charge.copy()
 
-    def _migrate(self, sim: Simulator, moved: list[tuple[int, np.void]]) -> None:
-        super()._migrate(sim, moved)
+    def _migrate(self, moved: list[tuple[int, np.void]]) -> None:
+        super()._migrate(moved)
         keys = [(e, int(event["ue"])) for e, event in moved]
-        live = [key for key in keys if key in self._degraded]
+        live = [key for key in keys if key in self._own]
         if live:
-            drift = self.backend.measure([self._degraded[key] for key in live], self.horizon)
+            drift = self.backend.measure([self._own[key] for key in live], self.horizon)
             self._charge[tuple(np.array(live).T)] += drift.kl
+
+
+def ranking_tokens(scoring: ScoringConfig) -> float:
+    """Tokens of prefill that the servers spend on ranking each token that they read or write, as it comes.
+
+    A stated policy of theirs (ours): a ranking is then ready whenever a session must move in a part of its cache. It is
+    charged with scoring.mode none as well; a name that no scorer has is refused where scorers are made.
+    """
+    return SCORERS[scoring.scorer]().prefill_per_token if scoring.scorer in SCORERS else 0.0
 
 
 def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
@@ -227,14 +264,6 @@ def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
     if config.scoring.mode == "none":
         return None
     return (ResumeScorer if config.scoring.drift == "resume" else KVScorer)(config, num_envs)
-
-
-def _save_session(session: Session) -> dict[str, Any]:
-    rows = session.rows
-    assert rows is not None
-    return {"length": session.length, "failed": sorted(session.failed), "positions": rows.positions.copy(),
-            "own_start": rows.own_start, "kv": rows.kv.cpu().numpy().copy(),
-            "queries": rows.queries.cpu().numpy().copy()}
 
 
 @dataclass(frozen=True)
@@ -261,7 +290,9 @@ def _bank(scoring: ScoringConfig, count: int, length: int) -> _Bank:
     except ConfigError as error:
         raise ConfigError(f"sessions.script_tokens is {length}, scoring.situation {scoring.situation!r}: "
                           f"{error}") from error
-    references = backend.references([(s.tokens, s.answer, s.query) for s in scripts])
+    references = backend.references(scripts)
+    if scoring.answers == "free":
+        references = backend.self_answered(references)
     return _Bank(backend, references, np.stack([_recall_before(r) for r in references]))
 
 

@@ -19,7 +19,7 @@ from ..sim.traces import tracks_of
 from . import actions, drawing, observations, rewards
 from .config import TERMS, HandoverConfig
 from .metrics import METRICS, EpisodeMeter
-from .scoring import Scores, make_scorer
+from .scoring import Scores, make_scorer, ranking_tokens
 from .view import NetworkView
 from .world.simulator import Simulator
 from .world.state import PLAN
@@ -39,9 +39,10 @@ class HandoverTask(Task):
     Config = HandoverConfig
     terms = TERMS
     metrics = METRICS
-    headline = ("cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall", "backhaul_gb")
-    scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "weak_gpu", "fast_vehicles", "long_context",
-                 "held_out_city")
+    headline = ("cost", "avoidable_cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall_strict",
+                "backhaul_gb")
+    scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "fast_vehicles", "long_context", "edge_box",
+                 "crowd", "held_out_city")
     references = ("ctho", "pallas")
     companion = "ctho"
 
@@ -61,6 +62,7 @@ class HandoverTask(Task):
             tracks=tracks_of(config.mobility, scene, num_ues=config.num_ues, interval_s=config.interval_s,
                              episode_s=config.episode_s),
             link=ExactPhy(config.radio) if config.radio.phy == "exact" else None,
+            ranking=ranking_tokens(config.scoring),
         )
         self.agents = tuple(f"ue_{u}" for u in range(config.num_ues))
         self._prices = np.array([getattr(config.reward, term.name) for term in TERMS])
@@ -68,6 +70,7 @@ class HandoverTask(Task):
         self.scorer = make_scorer(config, num_envs)
         self.scores: Scores | None = None
         self._kl = np.zeros((num_envs, config.num_ues))
+        self._wrong = np.zeros((num_envs, config.num_ues))
 
     @classmethod
     def layout(cls, config: HandoverConfig) -> tuple[tuple[Part, ...], tuple[Feature, ...]]:
@@ -94,10 +97,11 @@ class HandoverTask(Task):
         if self.scorer is not None:
             self.scores = self.scorer.score(self.sim)
             self._kl = self.scorer.charged(self.scores)
+            self._wrong = self.scores.wrong
 
     def price(self) -> np.ndarray:
         """Reward terms of the last step, float64 [E, U, len(TERMS)]."""
-        amounts = rewards.amounts(self.sim.state.flow, self._kl)
+        amounts = rewards.amounts(self.sim.state.flow, self._kl, self._wrong)
         return priced(amounts, self._prices, team=self.config.reward.sharing == "team")
 
     def decode(self, chosen: np.ndarray) -> np.ndarray:
@@ -149,12 +153,12 @@ class HandoverTask(Task):
 
     def save(self) -> dict[str, Any]:
         """The scores of the last step, and the caches that are not whole."""
-        return {"scores": self.scores, "kl": self._kl,
+        return {"scores": self.scores, "kl": self._kl, "wrong": self._wrong,
                 "scorer": None if self.scorer is None else self.scorer.save()}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `save` returned."""
-        self.scores, self._kl = saved["scores"], saved["kl"]
+        self.scores, self._kl, self._wrong = saved["scores"], saved["kl"], saved["wrong"]
         if self.scorer is not None:
             self.scorer.restore(saved["scorer"])
         self._network.refresh()

@@ -14,17 +14,18 @@ from ..sim import predictor
 from ..sim.compute import next_cycle
 from ..sim.jit import entry, inlined, kernel, parallel_entry
 from .world.chunked import queue_s
-from .world.engine import BLOCKS, advance_one, allocate_scratch
-from .world.memory import session_bytes
+from .world.engine import BLOCKS, advance_one, allocate_scratch, decode_iterations
+from .world.memory import second_server, session_bytes
 from .world.simulator import Simulator
-from .world.state import IDLE, INTERRUPTED, PLAN, WAITING, Tables
+from .world.state import FOLLOWING, IDLE, INTERRUPTED, NO_JOB, PLAN, REPAIRING, WAITING, Tables
 
 
 class NetworkView:
     """The network at the start of a decision interval, for E environments, U UEs, C cells, K candidates.
 
     Slot 0 of the candidates is the UE's own cell when its session lives elsewhere (else -1); slots 1..K-1 are the
-    strongest other cells. Arrays are copies: a policy may keep and change them. `sim` is the simulator itself, for the
+    strongest other cells. Arrays are copies: a policy may keep and change them. `iteration_s` [E, C] is one decode
+    iteration of every server with the sessions that decode there now [s]. `sim` is the simulator itself, for the
     environment; a policy that reads it knows more than the network does. `task` observes, masks and decodes.
     """
 
@@ -68,8 +69,9 @@ class NetworkView:
         self.egress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.ingress_queue_bits = np.empty((self.num_envs, self.num_cells))
         self.free_memory_bytes = np.empty((self.num_envs, self.num_cells))
+        self.iteration_s = np.empty((self.num_envs, self.num_cells))
         derived = (self.candidates, self.margin_db, self.prefill_wait_s, self.egress_queue_bits,
-                   self.ingress_queue_bits, self.free_memory_bytes)
+                   self.ingress_queue_bits, self.free_memory_bytes, self.iteration_s)
         common = (0, self.num_envs, sim.state, plans is not None, self._no_plans if plans is None else plans,
                   sim.params, self._weight, predictor.refresh_intervals(sim.interval_s), self.known, derived)
         if sim.parallel():
@@ -128,6 +130,21 @@ class NetworkView:
     def prefill_overhead_s(self) -> float:
         """Prefill time of an empty batch [s]."""
         return float(self.sim.params["prefill_b"][0])
+
+    @property
+    def hops(self) -> np.ndarray:
+        """Xn hops from gNB to gNB, int [C, C]."""
+        return self.sim.tables.hops.copy()
+
+    @property
+    def forwarding_hops(self) -> int:
+        """Most hops over which a server's tokens are forwarded; 0: none, who is not there is interrupted."""
+        return int(self.sim.params["forwarding"][0])
+
+    @property
+    def hop_s(self) -> float:
+        """Delay that each hop adds to a forwarded stream [s]."""
+        return float(self.sim.params["hop_s"][0])
 
     @property
     def cycle_s(self) -> float:
@@ -212,6 +229,36 @@ class NetworkView:
         return self.sim.state.ue["context"].copy()
 
     @property
+    def held_tokens(self) -> np.ndarray:
+        """Of them, those whose KV is there: fewer once the cache was pruned [E, U]."""
+        return self.sim.state.ue["held"].copy()
+
+    @property
+    def waiting(self) -> np.ndarray:
+        """Whether the user waits for tokens: an answer streams or is due [E, U]."""
+        ue = self.sim.state.ue
+        return ue["streaming"] | (ue["prompt"] != NO_JOB)
+
+    @property
+    def following(self) -> np.ndarray:
+        """Whether the rest of the session's cache follows it [E, U]; `bits_left` says how much."""
+        return self._background() == FOLLOWING
+
+    @property
+    def repairing(self) -> np.ndarray:
+        """Whether the session's cache is being rebuilt where it is [E, U]."""
+        return self._background() == REPAIRING
+
+    @property
+    def stranded(self) -> np.ndarray:
+        """Whether the session waits for a server in reach of its user that has room [E, U]."""
+        return self.sim.state.ue["stranded"].copy()
+
+    def _background(self) -> np.ndarray:
+        ue = self.sim.state.ue
+        return np.where(ue["phase"] == INTERRUPTED, ue["then"], ue["phase"])
+
+    @property
     def streaming(self) -> np.ndarray:
         """Whether the model is answering (or would be, were it not interrupted) [E, U]."""
         return self.sim.state.ue["streaming"].copy()
@@ -234,7 +281,7 @@ class NetworkView:
     # UEs: migration
     @property
     def phase(self) -> np.ndarray:
-        """IDLE, PREPARING or INTERRUPTED (kvroam.envs.handover.world.state) [E, U]."""
+        """IDLE, PREPARING, INTERRUPTED, FOLLOWING or REPAIRING (kvroam.envs.handover.world.state) [E, U]."""
         return self.sim.state.ue["phase"].copy()
 
     @property
@@ -267,22 +314,24 @@ def _pass(first, last, state, moving, plan, params, weight, every, known, derive
 
 
 @parallel_entry
-def _pass_parallel(first, last, state, moving, plan, params, weight, every, known, derived, city, trace):
+def _pass_parallel(first, last, state, moving, plan, params, weight, every, known, derived, city, trace, hops):
     blocks = min(last - first, BLOCKS)
     for b in nb.prange(blocks):
         cells = state.cell.shape[1]
         _pass(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, moving, plan,
-              params, weight, every, known, derived, Tables(city, trace),
+              params, weight, every, known, derived, Tables(city, trace, hops),
               allocate_scratch(state.ue.shape[1], cells), predictor.allocate_scratch(cells))
 
 
 @inlined
 def _derive(e, state, params, strongest, derived):
-    candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes = derived
+    (candidates, margin_db, prefill_wait_s, egress_queue_bits, ingress_queue_bits, free_memory_bytes,
+     iteration_s) = derived
     p = params[0]
     cells, slots = state.cell.shape[1], candidates.shape[2]
     ue, cell, now = state.ue[e], state.cell[e], state.world[e].time_s
     session = session_bytes(p)
+    decode_iterations(ue, cell, p, iteration_s[e])
     for c in range(cells):
         egress_queue_bits[e, c] = ingress_queue_bits[e, c] = prefill_wait_s[e, c] = 0.0
         free_memory_bytes[e, c] = 0.0  # the sessions that have reserved memory, for now
@@ -291,9 +340,10 @@ def _derive(e, state, params, strongest, derived):
         if me.server >= 0:
             free_memory_bytes[e, me.server] += 1.0
         if me.phase != IDLE:
-            if me.target != me.server:
-                free_memory_bytes[e, me.target] += 1.0
-            egress_queue_bits[e, 0 if p.pool == 1 else me.server] += me.bits_left
+            second = second_server(me)
+            if second >= 0:
+                free_memory_bytes[e, second] += 1.0
+            egress_queue_bits[e, 0 if p.pool == 1 else me.origin] += me.bits_left
             if p.pool == 0:
                 ingress_queue_bits[e, me.target] += me.bits_left
             if me.job == WAITING:

@@ -75,4 +75,5 @@ def link_params(config: BackhaulConfig) -> dict[str, Any]:
     return dict(
         capacity_bps=config.capacity_bps, capacity_spread=config.capacity_spread, hop_s=config.hop_s,
         variation=config.variation, variation_period_s=config.variation_period_s, pool=int(config.topology == "pool"),
+        forwarding=config.hops,
     )

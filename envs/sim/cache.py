@@ -3,8 +3,9 @@
 numba keeps what it compiled of a function and looks at that function's file only. But compiled code holds the code of
 every function that it calls: after a change in one file, a kernel of another file would go on running the old code.
 So the names of the kept files have a digest of all sources that a kernel may come from: those of envs/sim, those of
-the folder of envs that the kernel is in, and the two files outside envs that kernels take constants from. That holds
-wherever numba keeps them: beside the source, in NUMBA_CACHE_DIR, or in the user's cache folder.
+the folder of envs that the kernel is in, and the two files outside envs that kernels take constants from. Kernels of a
+task's policies (agents/TASK) may call those of the task, so there both folders count. That holds wherever numba keeps
+them: beside the source, in NUMBA_CACHE_DIR, or in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -48,17 +49,20 @@ def keep(kernel: Any, long: bool = False) -> Any:
 
 def digest(source: Path) -> str:
     """16 hexadecimal digits for all sources that a kernel in the file `source` may come from."""
-    source = source.absolute()
-    inside = source.relative_to(_ENVS).parts[:-1] if source.is_relative_to(_ENVS) else ()
-    return _digest(_ENVS / inside[0] if inside else _SIM)
+    source, package = source.absolute(), _ENVS.parent
+    parts = source.relative_to(package).parts[:-1] if source.is_relative_to(package) else ()
+    if len(parts) < 2:
+        return _digest(_SIM)
+    room, task = parts[:2]
+    return _digest(*{_ENVS / task, package / room / task})
 
 
 @functools.cache
-def _digest(folder: Path) -> str:
+def _digest(*folders: Path) -> str:
     total = hashlib.sha256()
-    for root in sorted({_SIM, folder}):
+    for root in sorted({_SIM, *folders}):
         for path in sorted(root.rglob("*.py")):
-            total.update(path.relative_to(_ENVS).as_posix().encode() + b"\0")
+            total.update(path.relative_to(_ENVS.parent).as_posix().encode() + b"\0")
             total.update(hashlib.sha256(path.read_bytes()).digest())
     for path in filter(Path.exists, _OUTSIDE):
         total.update(hashlib.sha256(path.read_bytes()).digest())

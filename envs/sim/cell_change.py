@@ -16,11 +16,13 @@ _ROUNDING_S = 1e-9
 def a3_events(ue, p, rsrp_dbm, a3_since_s, now_s):
     """Update the A3 timers of every UE at a measurement and set the handover that follows if nothing changes.
 
-    Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held for the
-    time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell. Measurements of different
-    UEs are offset by `phase_s`, so that handovers do not all fall on the same instants; one whose instant comes after
-    the time-to-trigger has run out does not undo the handover. With trigger policy the event is a report only, and ends
-    when its leaving condition holds. A UE whose link has failed reports nothing.
+    Entering: Mn - Hys > Mp + Off. Leaving: Mn + Hys < Mp + Off. A cell whose entering condition has held at every
+    measurement during the time-to-trigger is the target; `fire_s` is that instant (inf: none), `fire_cell` the cell.
+    One measurement that violates it stops the timer. Measurements of different UEs are offset by `phase_s`, so that
+    handovers do not all fall on the same instants; one whose instant comes after the time-to-trigger has run out does
+    not undo the handover. With trigger policy the event is a report only; once it has triggered, it ends at the first
+    measurement at which its leaving condition holds (ours: leaving has no time-to-trigger). A UE whose link has failed
+    reports nothing.
     """
     for u in range(ue.shape[0]):
         me = ue[u]
@@ -39,8 +41,11 @@ def a3_events(ue, p, rsrp_dbm, a3_since_s, now_s):
                 if not margin > p.hysteresis_db:
                     continue
                 a3_since_s[u, c] = since_s = at_s
-            elif margin < -p.hysteresis_db and (p.policy_trigger == 1 or (
-                    at_s <= since_s + p.time_to_trigger_s + _ROUNDING_S)):
+            elif at_s <= since_s + p.time_to_trigger_s + _ROUNDING_S:
+                if not margin > p.hysteresis_db:
+                    a3_since_s[u, c] = np.inf
+                    continue
+            elif p.policy_trigger == 1 and margin < -p.hysteresis_db:
                 a3_since_s[u, c] = np.inf
                 continue
             due_s = since_s + p.time_to_trigger_s

@@ -12,6 +12,7 @@ from .jit import kernel
 from .params import ComputeConfig, ServingConfig
 
 IDLE_SERVER = -np.inf
+RANKED_AT_ONCE = 16.0  # tokens of a prompt that are ranked in one decode iteration of its session
 
 
 @kernel
@@ -39,6 +40,16 @@ def work_s(tokens, p, speed):
 
 
 @kernel
+def share_of_iteration_s(me, p):
+    """What a session that decodes (a UE record) adds to each iteration of its server [s].
+
+    Its cache is read, and its newest token is ranked; tokens of prompts are ranked a few at a time behind the stream.
+    """
+    ranked = 1.0 + RANKED_AT_ONCE if me.unranked > 0.0 else 1.0
+    return p.kv_token_s * me.held + p.ranking * ranked * p.prefill_a
+
+
+@kernel
 def wire_bits(p, bits):
     """KV cache of one token on the wire at a precision of the codec table [bit]; NaN where the table has none."""
     for k in range(p.codec_bits.shape[0]):
@@ -47,14 +58,27 @@ def wire_bits(p, bits):
     return np.nan
 
 
-def server_params(serving: ServingConfig, compute: ComputeConfig) -> dict[str, Any]:
-    """SERVER_PARAMS of a model and the servers that it runs on."""
+def memory_bytes(serving: ServingConfig, compute: ComputeConfig) -> float:
+    """GPU memory of a server of nominal size for KV caches [byte]."""
+    return serving.kv_room_bytes if compute.kv_memory_bytes is None else compute.kv_memory_bytes
+
+
+def server_params(serving: ServingConfig, compute: ComputeConfig, ranking: float = 0.0) -> dict[str, Any]:
+    """SERVER_PARAMS of a model and the servers that it runs on.
+
+    Args:
+        serving: the model and its GPU.
+        compute: the servers.
+        ranking: tokens of prefill that a server spends to rank each token of a cache, so that it can be pruned.
+    """
     return dict(
         prefill_a=serving.prefill_s_per_token, prefill_b=serving.prefill_overhead_s,
-        decode_rate=serving.decode_tokens_per_s, restore_bps=serving.restore_bytes_per_s,
+        iteration_s=1.0 / serving.decode_tokens_per_s,
+        kv_token_s=serving.kv_read_s_per_token if compute.decode == "shared" else 0.0,
+        restore_bps=serving.restore_bytes_per_s, attach_token_s=serving.attach_s_per_token, ranking=ranking,
         kv_bits_16=serving.kv_bits_per_token(16), cycle_s=compute.cycle_s, speed_spread=compute.speed_spread,
         decode_slowdown=compute.decode_slowdown, chunk_tokens=compute.chunk_tokens,
-        memory_bytes=compute.kv_memory_bytes, memory_spread=compute.memory_spread,
+        memory_bytes=memory_bytes(serving, compute), memory_spread=compute.memory_spread,
         chunked=int(compute.prefill == "chunked"),
     )
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import require
 from ...kvbackend.codecs.table import CODECS, codec
-from .presets import PRESETS
+from . import roofline
+from .presets import GPUS, MODELS
 
 # What a preset fills may be null in a configuration file, and is a number once the object is made.
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class RadioConfig:
     bandwidth_hz: float = 20e6  # [Hz]
     noise_figure_db: float = 7.0  # of the UE [dB]
     idle_load: float = 0.2  # share of its resources a gNB uses with nobody streaming [1]
-    load_per_ue: float = 0.1  # share that every streaming UE adds [1]
+    load_per_ue: float = 0.005  # share that every streaming UE adds [1]
     token_payload_bits: float = 4096.0  # what one streamed token costs on the air, headers included [bit]
     max_air_s: float = 0.5  # what one token waits at most when the link is in outage [s]
     phy: Literal["table", "exact"] = "table"  # exact: Sionna's PHYAbstraction in every step, sampled decoding errors
@@ -120,6 +121,8 @@ class SessionConfig:
     think_s: float = 1.5  # mean of the Gamma-distributed thinking time [s]
     think_shape: float = 0.35  # of that Gamma; below 1 is bursty, 1 is exponential [1]
     trace: str = ""  # CSV file in BurstGPT's format: answers and gaps (scaled to a mean of think_s) come from it
+    ttft_objective_s: float = 0.5  # users accept to wait so long for the first token of an answer [s]
+    tpot_objective_s: float = 0.1  # and, on average, so long for each of the others [s]
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -134,37 +137,72 @@ class SessionConfig:
         require(self.answer_tokens[0] > 0 and self.answer_tokens[1] >= 0,
                 f"answer_tokens is {self.answer_tokens}: median above 0 and sigma not negative")
         require(self.think_s >= 0, f"think_s is {self.think_s}: it must not be negative")
+        for name in ("ttft_objective_s", "tpot_objective_s"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
 
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """The LLM that the delays are for: a preset (kvroam.envs.sim.presets), any key of which may be set explicitly.
+    """The LLM that the delays are for and the GPU that runs it (kvroam.envs.sim.presets); any key may be set.
 
-    A key that is None takes the preset's value when the object is made, so `dataclasses.replace(config, preset=...)`
-    would keep the old values: make a new ServingConfig(preset=...) instead.
+    A key that is None takes the preset's value, or what the roofline says, when the object is made, so
+    `dataclasses.replace(config, preset=...)` would keep the old values: make a new ServingConfig(preset=...) instead.
     """
 
-    preset: Literal["qwen2.5-7b", "llama-3-8b", "qwen3-14b", "qwen3-32b"] = "qwen2.5-7b"
+    preset: Literal["qwen2.5-7b", "llama-3-8b", "qwen3-14b", "qwen3-32b"] = "qwen3-14b"
+    gpu: Literal["a6000", "l40s", "a100", "h100"] = "a100"  # of every edge server
     layers: PresetInt = OF_THE_PRESET
     kv_heads: PresetInt = OF_THE_PRESET
     head_dim: PresetInt = OF_THE_PRESET
+    parameters: PresetFloat = OF_THE_PRESET  # [1]
+    weight_bits: PresetFloat = OF_THE_PRESET  # of one weight in GPU memory, on average [bit]
     prefill_s_per_token: PresetFloat = OF_THE_PRESET  # a of p(L) = a L + b [s]
-    prefill_overhead_s: PresetFloat = OF_THE_PRESET  # b of p(L) = a L + b [s]
-    decode_tokens_per_s: PresetFloat = OF_THE_PRESET  # one session, undisturbed [token/s]
-    restore_bytes_per_s: float = 20e9  # received KV into GPU memory [byte/s]
+    prefill_overhead_s: PresetFloat = OF_THE_PRESET  # b of p(L) = a L + b, and of every chunk [s]
+    decode_tokens_per_s: PresetFloat = OF_THE_PRESET  # one session with an empty cache, undisturbed [token/s]
+    restore_bytes_per_s: float = 20e9  # received KV from host to GPU memory [byte/s]
+    attach_s_per_token: float = 1e-6  # entering received KV into block tables; ours: 16 us for a block of 16 tokens [s]
     context_scale: float = 8.0  # serving tokens that one token of the measured model stands for [1]
 
     def __post_init__(self) -> None:
-        require(self.preset in PRESETS, f"preset is {self.preset!r}: choose among {', '.join(PRESETS)}")
-        for name, value in PRESETS[self.preset]._asdict().items():
+        require(self.preset in MODELS, f"preset is {self.preset!r}: choose among {', '.join(MODELS)}")
+        require(self.gpu in GPUS, f"gpu is {self.gpu!r}: choose among {', '.join(GPUS)}")
+        for name, value in MODELS[self.preset]._asdict().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name in ("layers", "kv_heads", "head_dim", "parameters", "weight_bits"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
+        for name, value in (("prefill_s_per_token", self._prefill_s()),
+                            ("prefill_overhead_s", roofline.PREFILL_OVERHEAD_S),
+                            ("decode_tokens_per_s", 1.0 / self._iteration_s(0.0))):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         require_finite(self)
-        for name in ("layers", "kv_heads", "head_dim", "prefill_s_per_token", "decode_tokens_per_s",
-                     "restore_bytes_per_s", "context_scale"):
+        for name in ("prefill_s_per_token", "decode_tokens_per_s", "restore_bytes_per_s", "context_scale"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
-        require(self.prefill_overhead_s >= 0,
-                f"prefill_overhead_s is {self.prefill_overhead_s}: it must not be negative")
+        for name in ("prefill_overhead_s", "attach_s_per_token"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+
+    def _weight_bytes(self) -> float:
+        return roofline.weight_bytes.py_func(self.parameters, self.weight_bits)
+
+    def _prefill_s(self) -> float:
+        return roofline.prefill_s_per_token.py_func(self.parameters, GPUS[self.gpu].flops_per_s,
+                                                    roofline.PREFILL_EFFICIENCY)
+
+    def _iteration_s(self, resident_bytes: float) -> float:
+        efficiency = roofline.decode_efficiency.py_func(self.weight_bits)
+        return roofline.iteration_s.py_func(self._weight_bytes(), resident_bytes, GPUS[self.gpu].bandwidth_bytes_per_s,
+                                            efficiency, roofline.ITERATION_OVERHEAD_S)
+
+    @property
+    def kv_read_s_per_token(self) -> float:
+        """What every token in the caches of the sessions that decode adds to an iteration of their server [s]."""
+        return self._iteration_s(self.kv_bits_per_token(16) / 8.0) - self._iteration_s(0.0)
+
+    @property
+    def kv_room_bytes(self) -> float:
+        """GPU memory that the weights leave for KV caches [byte]."""
+        return roofline.kv_room_bytes.py_func(GPUS[self.gpu].memory_bytes, self._weight_bytes())
 
     def kv_bits_per_token(self, bits: int) -> float:
         """KV cache of one token on the wire [bit], quantisation scales included, as kvbackend's codec writes it.
@@ -179,14 +217,15 @@ class ServingConfig:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """One edge server per gNB: prefill in batches that start on a cycle, or in chunks between decode iterations."""
+    """One edge server per gNB: prefill in chunks between decode iterations, or in batches that start on a cycle."""
 
+    decode: Literal["shared", "alone"] = "shared"  # shared: every resident context slows all sessions; alone: none does
+    prefill: Literal["chunked", "batch"] = "chunked"  # chunked: one job after the other, no cycle, no padding
+    chunk_tokens: int = 256  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
     cycle_s: float = 0.01  # scheduling cycle T_c of arXiv 2603.28018 [s]
     speed_spread: float = 2.0  # server speeds per episode: log-uniform in [1/spread, spread] [1]
-    prefill: Literal["batch", "chunked"] = "batch"  # chunked: one job after the other, no cycle, no padding
     decode_slowdown: float = 0.5  # share of its decode rate that a session loses while a batch is prefilled [1]
-    chunk_tokens: int = 512  # longest chunk between two decode iterations of a chunked prefill [serving tokens]
-    kv_memory_bytes: float = 60e9  # for KV caches: an 80 GB card less a 7B model's weights and workspace [byte]
+    kv_memory_bytes: float | None = None  # for KV caches; None: what the weights leave of the GPU's memory [byte]
     memory_spread: float = 1.0  # memories per episode and server: log-uniform in [1/spread, spread] [1]
 
     def __post_init__(self) -> None:
@@ -194,7 +233,8 @@ class ComputeConfig:
         require(self.cycle_s > 0, f"cycle_s is {self.cycle_s}: it must be above 0")
         require(self.speed_spread >= 1, f"speed_spread is {self.speed_spread}: it must be at least 1")
         require(self.chunk_tokens >= 1, f"chunk_tokens is {self.chunk_tokens}: it must be at least 1")
-        require(self.kv_memory_bytes > 0, f"kv_memory_bytes is {self.kv_memory_bytes}: it must be above 0")
+        require(self.kv_memory_bytes is None or self.kv_memory_bytes > 0,
+                f"kv_memory_bytes is {self.kv_memory_bytes}: it must be above 0")
         require(self.memory_spread >= 1, f"memory_spread is {self.memory_spread}: it must be at least 1")
         require(0 <= self.decode_slowdown < 1, f"decode_slowdown is {self.decode_slowdown}: it must lie in [0, 1)")
 
@@ -203,12 +243,14 @@ class ComputeConfig:
 class BackhaulConfig:
     """Links between the gNBs: egress and ingress per gNB, or one pool that all transfers share."""
 
-    capacity_bps: float = 4.0e9  # per gNB and direction, or of the pool [bit/s]
+    capacity_bps: float = 1.0e9  # per gNB and direction, or of the pool [bit/s]
     capacity_spread: float = 2.0  # capacities per episode and gNB: log-uniform in [1/spread, spread] [1]
     topology: Literal["mesh", "pool"] = "mesh"  # pool: the single shared link of arXiv 2603.28018
-    variation: float = 1.0  # each link's capacity is redrawn every period: log-uniform in [1/v, v]; 1: constant [1]
+    # Cross traffic: what it leaves of each link is redrawn every period, log-uniform in [1/v, v]; 1: constant [1]
+    variation: float = 2.0
     variation_period_s: float = 1.0  # [s]
-    hop_s: float = 0.02  # extra delay of a token that is forwarded to another gNB and delivered there [s]
+    forwarding: Literal["none"] | int = "none"  # most Xn hops tokens are forwarded over; none: local breakout [hops]
+    hop_s: float = 0.02  # delay that each hop adds to a forwarded stream [s]
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -218,4 +260,10 @@ class BackhaulConfig:
         require(self.variation >= 1, f"variation is {self.variation}: it must be at least 1")
         require(self.variation_period_s > 0,
                 f"variation_period_s is {self.variation_period_s}: it must be above 0")
+        require(self.hops >= 0, f"forwarding is {self.forwarding}: give a number of hops, or none")
         require(self.hop_s >= 0, f"hop_s is {self.hop_s}: it must not be negative")
+
+    @property
+    def hops(self) -> int:
+        """Most Xn hops that tokens are forwarded over; 0: only the server of the UE's own gNB can serve it."""
+        return 0 if self.forwarding == "none" else int(self.forwarding)

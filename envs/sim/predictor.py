@@ -105,7 +105,7 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
                     continue
                 share = (threshold - was) / (margin - was) if was < threshold else 0.0
                 since_s[i] = at_s - STEP_S * (1.0 - share)
-            elif margin < p.a3_offset_db - p.hysteresis_db and at_s <= since_s[i] + p.time_to_trigger_s:
+            elif not margin > threshold and at_s <= since_s[i] + p.time_to_trigger_s:
                 since_s[i] = np.inf
                 continue
             fire_s = since_s[i] + p.time_to_trigger_s

@@ -39,11 +39,13 @@ SESSION: Fields = [
     ("context", "f8"), ("end", "f8"),  # serving tokens now, and where the script ends
     # what the answer still needs while it streams [tokens], and what the user still thinks while it does not [s]
     ("streaming", "b1"), ("answer_left", "f8"), ("pause_left_s", "f8"),
+    ("held", "f8"),  # tokens of the context whose KV the cache has; fewer than the context after pruning
+    ("unranked", "f8"),  # tokens of prompts that are not ranked yet
     ("healthy", "b1"),  # the cache is whole, as far as the scorer knows
 ]
 REQUEST: Fields = [
-    # when it was made, when its answer began (inf: not yet), what it has had so far
-    ("requests", "i4"), ("asked_s", "f8"), ("ttft_s", "f8"), ("answer_tokens", "f8"), ("answer_s", "f8"),
+    # when it was made, time to its first token (inf: not yet), and the tokens of its answer so far
+    ("requests", "i4"), ("asked_s", "f8"), ("ttft_s", "f8"), ("answer_tokens", "f8"),
 ]
 PROMPT: Fields = [
     ("opening", "b1"),  # no cache yet: the prompt is the whole context
@@ -89,17 +91,19 @@ CELL_CHANGE_PARAMS: Fields = [
 ]
 SESSION_PARAMS: Fields = [
     *_numbers("context_low", "context_high", "context_end", "context_scale", "answer_median", "answer_sigma",
-              "prompt_median", "prompt_sigma", "think_s", "think_shape"),
+              "prompt_median", "prompt_sigma", "think_s", "think_shape", "ttft_objective_s", "tpot_objective_s"),
     *_counts("scripts"),
 ]
 SERVER_PARAMS: Fields = [
-    *_numbers("prefill_a", "prefill_b", "decode_rate", "restore_bps", "kv_bits_16", "cycle_s", "speed_spread",
-              "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
+    # iteration_s: one decode iteration with no cache resident; kv_token_s: what each resident token adds to it;
+    # ranking: tokens of prefill that a server spends on ranking every token that it reads or writes
+    *_numbers("prefill_a", "prefill_b", "iteration_s", "kv_token_s", "restore_bps", "attach_token_s", "kv_bits_16",
+              "ranking", "cycle_s", "speed_spread", "decode_slowdown", "chunk_tokens", "memory_bytes", "memory_spread"),
     *_counts("chunked"),
 ]
 LINK_PARAMS: Fields = [
     *_numbers("capacity_bps", "capacity_spread", "hop_s", "variation", "variation_period_s"),
-    *_counts("pool"),
+    *_counts("pool", "forwarding"),  # forwarding: most Xn hops that tokens are forwarded over
 ]
 
 

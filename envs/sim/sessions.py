@@ -48,6 +48,8 @@ def open_session(ue, u, p, keys):
     me.turn = 0
     me.healthy = True
     me.opening, me.prompt = me.session > 0 and p.prompt_median > 0.0, NO_JOB
+    me.held = 0.0 if me.opening else me.context
+    me.unranked = 0.0
 
 
 @kernel
@@ -85,6 +87,8 @@ def finish_prompt(ue, u, p, trace, keys, flow):
     flow[u].prompt_tokens += me.prompt_tokens
     if not me.opening:
         me.context += me.prompt_tokens
+    me.held += me.prompt_tokens
+    me.unranked += me.prompt_tokens
     me.opening = False
     start_answer(ue, u, p, trace, keys)
 
@@ -117,7 +121,7 @@ def start_answer(ue, u, p, trace, keys):
     me.turn += 1
     me.requests += 1
     me.ttft_s = np.inf
-    me.answer_tokens = me.answer_s = 0.0
+    me.answer_tokens = 0.0
 
 
 @kernel
@@ -140,5 +144,5 @@ def session_params(config: SessionConfig, serving: ServingConfig) -> dict[str, A
         context_scale=serving.context_scale, answer_median=config.answer_tokens[0],
         answer_sigma=config.answer_tokens[1], prompt_median=config.prompt_tokens[0],
         prompt_sigma=config.prompt_tokens[1], think_s=config.think_s, think_shape=config.think_shape,
-        scripts=config.scripts,
+        ttft_objective_s=config.ttft_objective_s, tpot_objective_s=config.tpot_objective_s, scripts=config.scripts,
     )

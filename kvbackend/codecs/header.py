@@ -33,6 +33,8 @@ class Header:
     keep: float  # of the plan, for the record
     snapshot: int  # of the plan [tokens]
     scope: str = "sequence"  # "sequence": one position per row; "head": one per row, layer and KV head
+    rest: str = ""  # digest of the positions that a second payload brings; "" where none will follow
+    completes: str = ""  # name of the payload whose rest this is, see `payload.name_of`; "" for one of its own
 
     @property
     def position_shape(self) -> tuple[int, ...]:
@@ -43,11 +45,13 @@ class Header:
     def text(self) -> bytes:
         """The header as JSON; see `write_text`."""
         said = {name: getattr(self, name) for name in _KINDS} | {"scope": WIRE_SCOPES.get(self.scope, self.scope)}
+        said = {name: value for name, value in said.items() if value or name not in _PARTS}
         return json.dumps(said, separators=(",", ":")).encode()
 
 
 _READ_SCOPES = {spelt: scope for scope, spelt in WIRE_SCOPES.items()}
 _KINDS = {field.name: field.type for field in fields(Header)}
+_PARTS = {"rest": 32, "completes": 16}  # hex digits of fields that only caches in two parts have
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,11 @@ def read_text(text: bytes) -> Header:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PayloadError("the header is not JSON; encode the cache again") from error
-    if not isinstance(raw, dict) or raw.keys() != _KINDS.keys():
+    if not isinstance(raw, dict) or raw.keys() | _PARTS.keys() != _KINDS.keys():
         got = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
         raise PayloadError(f"header fields are {got}, expected {sorted(_KINDS)}; encode the cache again")
+    for name in _PARTS:
+        raw.setdefault(name, "")
     for name, kind in _KINDS.items():
         accepted = (int, float) if kind is float else kind
         if not isinstance(raw[name], accepted) or isinstance(raw[name], bool):  # type: ignore[arg-type]
@@ -127,3 +133,9 @@ def check(header: Header, expected: Expected) -> None:
             f"keep = {header.keep} or snapshot = {header.snapshot} does not fit {header.n_ctx} tokens; "
             "encode the cache again"
         )
+    for name, digits in _PARTS.items():
+        text = getattr(header, name)
+        if text and (len(text) != digits or set(text) - set("0123456789abcdef")):
+            raise PayloadError(f"{name} = {text[:40]!r} is not {digits} hex digits; encode the cache again")
+    if header.rest and header.completes:
+        raise PayloadError("the payload completes another and announces a rest of its own; encode the cache again")

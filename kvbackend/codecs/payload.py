@@ -11,6 +11,7 @@ Every chunk, padded with zeros to a multiple of 8 bytes (numbers are little endi
     8 bytes  checksum (XXH3, 64 bits) of everything before in this chunk
 
 The body of the header is the length of its JSON, the JSON, zeros up to a multiple of 8, and the positions as int32.
+A cache may come in two payloads: the header of the first announces a rest, that of the second names the first.
 The body of layer i is rows [count, 2, Hkv, D], packed as the codec of the header's width says (`table.py`). A payload
 without tokens is a header alone; a payload in one piece is the concatenation of its chunks.
 
@@ -231,6 +232,14 @@ def feed_layers(decoder: Decoder, blob: Buffer, out: torch.Tensor | None = None)
     for chunk in split(blob)[1:]:
         decoder.feed(chunk)
     return decoder.finish()
+
+
+def name_of(blob: Buffer) -> str:
+    """Name of a payload in one piece, by which a later one says that it completes it: 16 hex digits.
+
+    It is the last checksum, which covers the one before, and so in turn header, positions and numbers.
+    """
+    return bytes(memoryview(blob)[-8:]).hex()
 
 
 def payload_bytes(header: Header) -> int:

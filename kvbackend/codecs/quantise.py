@@ -2,23 +2,29 @@
 
 Keys have outlier channels, so they share a scale per channel over a group of tokens; values are scaled per token.
 
+On the CPU by the compiled loops of `quantise_kernels.py`; elsewhere by torch, with the same result.
+
 Source: KIVI, arXiv 2402.02750 (axes and grouping); scales and zeros are float16 and travel with the payload.
 """
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ...errors import PayloadError
+from ..threads import spread
+from . import quantise_kernels as kernels
+from .checksum import all_finite
 from .header import Header
 from .table import KEY_GROUP
 
 
 def layer_bytes(header: Header) -> int:
     """Bytes of one layer, scales and zeros included."""
-    count, heads, dim = header.count, header.kv_heads, header.head_dim
-    scales = 4 * (-(-count // KEY_GROUP) * heads * dim + count * heads)
-    return scales + 2 * _code_bytes(count * heads * dim, header.bits)
+    return _scale_bytes(header) + 2 * _code_bytes(header.count * header.kv_heads * header.head_dim, header.bits)
 
 
 def dtype(header: Header) -> torch.dtype:
@@ -28,6 +34,11 @@ def dtype(header: Header) -> torch.dtype:
 
 def write(body: memoryview, header: Header, layer: torch.Tensor, rows: torch.Tensor | None) -> bool:
     """Quantise rows of a layer [n, 2, Hkv, D] to a body; whether scales and ranges are finite."""
+    if layer.device.type == "cpu":
+        index = np.arange(header.count) if rows is None else rows.numpy()
+        if not (index.min() >= 0 and index.max() < len(layer)):
+            raise IndexError(f"rows {index.min()}..{index.max()} of {len(layer)}")
+        return _write_compiled(np.frombuffer(body, np.uint8), header, layer, index)
     parts = encode_layer(layer if rows is None else layer.index_select(0, rows), header.bits)
     out = torch.frombuffer(body, dtype=torch.uint8)
     out.copy_(torch.cat([part.reshape(-1).view(torch.uint8) for part in parts]))
@@ -46,12 +57,20 @@ def read(
     Raises:
         PayloadError: it holds NaN or infinity as `wanted`.
     """
-    raw = torch.empty(len(body), dtype=torch.uint8)
-    raw.numpy()[:] = np.frombuffer(body, np.uint8)
-    layer = decode_layer(raw.to(device), header.count, header.kv_heads, header.head_dim, header.bits).to(wanted)
-    if not bool(layer.isfinite().all()):
+    raw = np.frombuffer(body, np.uint8)
+    if device.type == "cpu" and wanted in (torch.float16, torch.float32):
+        if place is not None and _flat(place):
+            layer = place
+        else:
+            layer = torch.empty(header.count, 2, header.kv_heads, header.head_dim, dtype=wanted)
+        finite = _read_compiled(raw, header, layer)
+    else:
+        sent = torch.from_numpy(raw.copy()).to(device)
+        layer = decode_layer(sent, header.count, header.kv_heads, header.head_dim, header.bits).to(wanted)
+        finite = bool(layer.isfinite().all())
+    if not finite:
         raise PayloadError(f"a layer holds NaN or infinity as {wanted}; encode the cache again")
-    return layer if place is None else place.copy_(layer)
+    return layer if place is None or layer is place else place.copy_(layer)
 
 
 def encode_layer(layer: torch.Tensor, bits: int) -> list[torch.Tensor]:
@@ -82,6 +101,88 @@ def decode_layer(raw: torch.Tensor, count: int, heads: int, dim: int, bits: int)
     return out
 
 
+def _write_compiled(raw: np.ndarray, header: Header, layer: torch.Tensor, index: np.ndarray) -> bool:
+    """As `write`, for rows `index` of a layer on the CPU."""
+    if raw.ctypes.data % 2:
+        aligned = np.empty_like(raw)
+        fine = _write_compiled(aligned, header, layer, index)
+        raw[:] = aligned
+        return fine
+    numbers = layer if layer.dtype == torch.float16 else layer.float()
+    words, stride = _words(numbers if _flat(numbers) else numbers.contiguous())
+    sizes, parts = (KEY_GROUP, header.kv_heads, header.head_dim), _parts(raw, header)
+    finite: list[bool] = []
+
+    def work(lo: int, hi: int) -> None:
+        scratch = kernels.quantise_scratch(sizes, words.dtype)
+        finite.append(kernels.quantise_groups(words, stride, index, sizes, header.bits, parts, scratch, lo, hi))
+
+    _over_groups(header, work)
+    return all(finite)
+
+
+def _read_compiled(raw: np.ndarray, header: Header, out: torch.Tensor) -> bool:
+    """Decode to rows [count, 2, Hkv, D] that are `_flat`; whether all of their numbers are finite."""
+    if raw.ctypes.data % 2:
+        raw = raw.copy()
+    raw.flags.writeable = False  # one type for the compiler, whoever owns the bytes
+    if not all_finite(raw[: _scale_bytes(header)], "float16"):
+        return False
+    words, stride = _words(out)
+    sizes, parts = (KEY_GROUP, header.kv_heads, header.head_dim), _parts(raw, header)
+    finite: list[bool] = []
+
+    def work(lo: int, hi: int) -> None:
+        scratch = kernels.dequantise_scratch(sizes)
+        finite.append(kernels.dequantise_groups(words, stride, sizes, header.bits, parts, scratch, lo, hi))
+
+    groups = -(-header.count // KEY_GROUP)
+    spread(groups, out.numel(), work)
+    return all(finite)
+
+
+def _over_groups(header: Header, work: Callable[[int, int], None]) -> None:
+    """Do `work(lo, hi)` for all groups, and never at once for two that put codes into the same byte."""
+    groups, width = -(-header.count // KEY_GROUP), header.kv_heads * header.head_dim
+    if torch.get_num_threads() == 1:
+        work(0, groups)
+        return
+    size, ends = _code_bytes(header.count * width, header.bits), {0, groups}
+    for part in range(1, 8 // header.bits):
+        across = part * size // (KEY_GROUP * width)  # the group that begins in one part and ends in the next
+        ends |= {min(across, groups), min(across + 1, groups)}
+    for first, last in pairwise(sorted(ends)):
+        numbers = 2 * (last - first) * KEY_GROUP * width
+        spread(last - first, numbers, lambda lo, hi, first=first: work(first + lo, first + hi))  # type: ignore[misc]
+
+
+def _parts(raw: np.ndarray, header: Header) -> tuple[np.ndarray, ...]:
+    """The parts of a body, as `quantise_kernels` takes them."""
+    width, split = header.kv_heads * header.head_dim, _scale_bytes(header)
+    halves = raw[:split].view(np.uint16)
+    keys, values = -(-header.count // KEY_GROUP) * width, header.count * header.kv_heads
+    ends = np.cumsum([keys, keys, values])
+    scales, zeros, value_scales, value_zeros = np.split(halves, ends)
+    return scales.reshape(-1, width), zeros.reshape(-1, width), value_scales, value_zeros, raw[split:].reshape(2, -1)
+
+
+def _scale_bytes(header: Header) -> int:
+    return 4 * header.kv_heads * (-(-header.count // KEY_GROUP) * header.head_dim + header.count)
+
+
+def _flat(rows: torch.Tensor) -> bool:
+    """Whether rows [n, 2, Hkv, D] each lie in one piece, one behind the other."""
+    return rows[0].is_contiguous() and (len(rows) == 1 or rows.stride(0) >= rows[0].numel())
+
+
+def _words(rows: torch.Tensor) -> tuple[np.ndarray, int]:
+    """The words from the first number of `_flat` rows of float16 or float32 to their last, and between two rows."""
+    signed, kind = (torch.int16, np.uint16) if rows.dtype == torch.float16 else (torch.int32, np.uint32)
+    first, stride = rows[0].view(signed).numpy().reshape(-1), rows.stride(0) if len(rows) > 1 else rows[0].numel()
+    count = (len(rows) - 1) * stride + len(first)
+    return np.lib.stride_tricks.as_strided(first, (count,), (first.itemsize,)).view(kind), stride
+
+
 def _code_bytes(numbers: int, bits: int) -> int:
     return -(-numbers * bits // 8)
 
@@ -98,7 +199,7 @@ def _quantise(x: torch.Tensor, axis: int, bits: int) -> tuple[torch.Tensor, torc
     """Codes uint8 like x, and float16 scale and zero with `axis` reduced to 1."""
     low, high = x.aminmax(dim=axis, keepdim=True)
     top = 2**bits - 1
-    scale, zero = ((high - low) / top).half(), low.half()
+    scale, zero = ((high - low) / top).half(), (low + 0.0).half()  # -0 travels as 0
     step = scale.float()
     codes = (x - zero.float()).div_(torch.where(step > 0, step, 1.0)).round_().clamp_(0, top)
     return codes.to(torch.uint8), scale, zero

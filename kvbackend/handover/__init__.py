@@ -1,1 +1,1 @@
-"""One handover: which tokens are sent, within which budget, and both halves of the move; in two phases where needed."""
+"""One handover: which tokens are sent, within which budget, and both halves of it; in two phases, in two parts."""

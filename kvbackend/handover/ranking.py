@@ -20,4 +20,4 @@ def rank(llm: LanguageModel, settings: KVSettings, session: Session, stop: int) 
     scorer = settings.ranking
     if not isinstance(scorer, Scorer):
         scorer = PressScorer(scorer, llm)
-    return scorer.score(View(session, stop, llm.scaling, settings.scope))
+    return scorer.score(View(session, stop, llm.scaling, settings.scope, llm))

@@ -1,5 +1,8 @@
 """A handover in two phases: the cache is staged at the target, and the source keeps its session until the commit."""
 
+import numpy as np
+import torch
+
 from ...errors import ConfigError
 from ..sessions.session import Session
 
@@ -33,6 +36,8 @@ class Ticket:
                     "ticket and stage a new payload"
                 )
             session.failed = set(source.failed)
+            if keeps_all(source, session.kv, session.positions):
+                session.lost_at = source.lost_at
             source.close()
         self.state = "committed"
         return session
@@ -50,3 +55,20 @@ class Ticket:
     def _require_staged(self) -> None:
         if self.state != "staged":
             raise ConfigError(f"the ticket has been {self.state}; settle a ticket once, stage a payload for another")
+
+
+def keeps_all(source: Session, kv: torch.Tensor, positions: np.ndarray) -> bool:
+    """Whether a cache has every row of a session's cache, as it was there or rebuilt from token ids.
+
+    Args:
+        kv, positions: of the cache; where heads hold different tokens, a rebuilt row counts as lost.
+    """
+    held = source.positions
+    if held.ndim != 1 or positions.ndim != 1:
+        return np.array_equal(held, positions) and torch.equal(source.kv, kv.to(source.kv.device))
+    if not np.isin(held, positions).all():
+        return False
+    index = torch.from_numpy(np.searchsorted(positions, held))
+    rows = kv.index_select(0, index.to(kv.device)).to(source.kv.device).flatten(1)
+    rebuilt = source.reference.kv[torch.from_numpy(held.astype(np.int64)).to(source.kv.device)].flatten(1)
+    return bool(((rows == source.kv.flatten(1)).all(1) | (rows == rebuilt).all(1)).all())

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ..codecs import payload
 from ..codecs.checksum import Buffer
 from ..codecs.table import codec
 from ..model.forward import LanguageModel
+from ..sessions.parts import FirstPart, digest_of
 from ..sessions.reference import Reference
 from ..sessions.session import Session
 from ..settings import KVSettings, TransferPlan
@@ -29,6 +30,16 @@ class Arrival:
     n_ctx: int  # position of the next token
     sent: int  # tokens that were in the payload
     whole: bool  # bitwise the whole cache
+    part: FirstPart | None = None  # where a rest may follow
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """The rows of a cache that a payload left at its source, and the header under which they can follow."""
+
+    header: payload.Header
+    positions: np.ndarray  # int32 [count], or [count, L, Hkv]
+    kv: torch.Tensor | None  # [count, L, 2, Hkv, D]; None where they are `positions` of the whole cache
 
 
 @dataclass(frozen=True)
@@ -40,22 +51,35 @@ class Migration:
     kept_tokens: int  # tokens in the restored cache, the rebuilt prefix included
     total_tokens: int  # tokens of the session
     whole: bool  # whether the restored cache is bitwise the whole one
+    scar_tokens: int = 0  # of a backfill: tokens that were read on the first part alone, and keep what it made of them
 
 
-def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Session, plan: TransferPlan) -> bytearray:
+def send(
+    llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Session, plan: TransferPlan
+) -> tuple[bytearray, Unsent | None]:
     """Encode what a plan sends of a session's cache as it is now; the session is not changed.
 
     Args:
         tokenizer: fingerprint that travels in the header.
+
+    Returns:
+        The payload; and with `plan.rest` the rows from the prefix on that are not in it, None where there are none.
     """
     length, snapshot = session.length, snapshot_of(session, plan)
     prefix = min(plan.prefix_tokens, length)
     kv, positions, rows = session.kv, session.positions, None
+    left: tuple[torch.Tensor | None, np.ndarray] = None, positions[:0]
     if per_head.heads_will_differ(settings, session, prefix, snapshot, plan.keep):
         kv, positions = per_head.choose_slots(llm, settings, session, prefix, snapshot, plan.keep)
+        if plan.rest:
+            left = per_head.slots_left(session, prefix, positions)
     else:
         chosen = choose(llm, settings, session, prefix, snapshot, plan.keep)
         if len(chosen) != len(kv):
+            behind = np.setdiff1d(np.flatnonzero(positions >= prefix), chosen)
+            if plan.rest and len(behind):
+                index = torch.from_numpy(behind).to(kv.device)
+                left = None if session.whole else kv.index_select(0, index), positions[behind]
             rows, positions = torch.from_numpy(chosen).to(kv.device), positions[chosen]
     header = payload.Header(
         model=llm.fingerprint,
@@ -72,8 +96,13 @@ def send(llm: LanguageModel, tokenizer: str, settings: KVSettings, session: Sess
         keep=float(plan.keep),
         snapshot=snapshot,
         scope="sequence" if positions.ndim == 1 else "head",
+        rest=digest_of(left[1]) if len(left[1]) else "",
     )
-    return payload.pack(header, positions, kv, rows)
+    blob = payload.pack(header, positions, kv, rows)
+    if not header.rest:
+        return blob, None
+    follows = replace(header, count=len(left[1]), rest="", completes=payload.name_of(blob))
+    return blob, Unsent(follows, left[1], left[0])
 
 
 def receive(
@@ -85,7 +114,36 @@ def receive(
         reserve: called with the number of tokens of the restored cache before it is allocated; may refuse.
 
     Raises:
-        PayloadError: the payload is damaged, or of another model, tokenizer or script.
+        PayloadError: the payload is damaged, of another model, tokenizer or script, or completes another.
+    """
+    decoder, header = opened(llm, tokenizer, blob, reference)
+    if header.completes:
+        raise PayloadError(
+            f"the payload completes payload {header.completes} and is no cache on its own; restore that one, then "
+            "complete its session with this"
+        )
+    n_ctx = header.n_ctx
+    if header.prefix + header.count < n_ctx or not codec(header.bits).lossless:  # else it may be whole and need none
+        reserve(header.prefix + header.count)
+    kv, positions = payload.feed_layers(decoder, blob), decoder.positions
+    part = None
+    if header.rest:
+        part = FirstPart(payload.name_of(blob), n_ctx, header.prefix, positions, header.rest)
+    if header.prefix:
+        kv = torch.cat([reference.kv[: header.prefix], kv])
+        positions = per_head.with_prefix(header.prefix, positions)
+    # Positions are distinct, so as many rows as tokens means that none is missing.
+    whole = len(kv) == n_ctx and torch.equal(kv, reference.kv[:n_ctx])
+    return Arrival(kv, positions, n_ctx, header.count, whole, part)
+
+
+def opened(
+    llm: LanguageModel, tokenizer: str, blob: Buffer, reference: Reference
+) -> tuple[payload.Decoder, payload.Header]:
+    """A decoder that has read the header of a payload in one piece, and found it to be of this model and script.
+
+    Raises:
+        PayloadError: damaged, or of another model, tokenizer or script.
     """
     shape = llm.geometry
     expected = payload.Expected(llm.fingerprint, tokenizer, shape.layers, shape.kv_heads, shape.head_dim)
@@ -97,15 +155,7 @@ def receive(
             f"the payload's {n_ctx} tokens are not the first of this script of {len(reference)}; "
             "restore it with the script it was made from"
         )
-    if header.prefix + header.count < n_ctx or not codec(header.bits).lossless:  # else it may be whole and need none
-        reserve(header.prefix + header.count)
-    kv, positions = payload.feed_layers(decoder, blob), decoder.positions
-    if header.prefix:
-        kv = torch.cat([reference.kv[: header.prefix], kv])
-        positions = per_head.with_prefix(header.prefix, positions)
-    # Positions are distinct, so as many rows as tokens means that none is missing.
-    whole = len(kv) == n_ctx and torch.equal(kv, reference.kv[:n_ctx])
-    return Arrival(kv, positions, n_ctx, header.count, whole)
+    return decoder, header
 
 
 def snapshot_of(session: Session, plan: TransferPlan) -> int:

@@ -22,9 +22,24 @@ class Scorer(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def prefill_per_token(self) -> float:
+        """What a ranking makes the model read, in tokens of prefill per token of context; 0: what is there is enough.
+
+        Whoever simulates a server must charge it, once per cache that is ranked.
+        """
+        return 0.0
+
     @abstractmethod
     def score(self, view: View) -> np.ndarray:
         """Scores of the rows of a view, float64 [n], or [L, Hkv, n] where heads choose for themselves."""
+
+
+def require_odd(**values: int) -> None:
+    """Raise ConfigError if the width of a pool is even."""
+    for name, value in values.items():
+        if value % 2 == 0:
+            raise ConfigError(f"{name} = {value} is even; use an odd width such as {value + 1}")
 
 
 def require_at_least(least: int, **values: int) -> None:

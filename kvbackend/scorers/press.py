@@ -31,6 +31,11 @@ class PressScorer(Scorer):
     def __init__(self, press: Any, llm: LanguageModel) -> None:
         self.press, self.llm = press, llm
 
+    @property
+    def prefill_per_token(self) -> float:
+        """One pass over the script so far."""
+        return 1.0
+
     def score(self, view: View) -> np.ndarray:
         """Scores float64 [n], or [L, Hkv, n] where tokens are chosen per layer and KV head.
 

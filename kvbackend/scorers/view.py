@@ -1,15 +1,21 @@
 """What a scorer may look at: the cache, its positions, and the attention that it was paid."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...errors import PayloadError
+from ...errors import ConfigError, PayloadError
 from ..model.kernels import causal_softmax, pooled
 from ..sessions.session import Session
 from ..threads import spread
+
+if TYPE_CHECKING:
+    from ..model.forward import LanguageModel
 
 _QUERIES_AT_ONCE = 128
 _WEIGHTS_AT_ONCE = 1 << 27  # numbers in one block of attention weights: half a GiB
@@ -26,6 +32,7 @@ class View:
         stop: the snapshot [tokens].
         scaling: factor of the dot product, usually head_dim ** -0.5.
         scope: "sequence" where all layers and heads share one list of tokens, "head" where each has its own.
+        llm: the model that the session runs on, for scorers that let it read.
 
     Attributes:
         positions: int [n], or [L, Hkv, n] with -1 for none where the heads of the cache hold different tokens.
@@ -34,8 +41,15 @@ class View:
         lead: what stands before n in that shape: (), or (L, Hkv).
     """
 
-    def __init__(self, session: Session, stop: int, scaling: float, scope: str = "sequence") -> None:
-        self.session, self.stop, self.scaling = session, stop, scaling
+    def __init__(
+        self,
+        session: Session,
+        stop: int,
+        scaling: float,
+        scope: str = "sequence",
+        llm: LanguageModel | None = None,
+    ) -> None:
+        self.session, self.stop, self.scaling, self._llm = session, stop, scaling, llm
         positions = session.positions
         if positions.ndim == 1:
             self.positions = positions[: int(np.searchsorted(positions, stop))]
@@ -45,6 +59,17 @@ class View:
         self._keys_by_head: torch.Tensor | None = None
         self.per_head = scope == "head" or positions.ndim == 3
         self.lead: tuple[int, ...] = tuple(self.keys.shape[1:3]) if self.per_head else ()
+
+    @property
+    def llm(self) -> LanguageModel:
+        """The model that the session runs on.
+
+        Raises:
+            ConfigError: the view was made without one.
+        """
+        if self._llm is None:
+            raise ConfigError("this scorer lets the model read, and the view has none; give View(..., llm=model)")
+        return self._llm
 
     @property
     def heads_per_list(self) -> int:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...errors import ConfigError
-from .base import Scorer, require_at_least
+from .base import Scorer, require_at_least, require_odd
 
 if TYPE_CHECKING:
     from .view import View
@@ -29,8 +28,7 @@ class Window(Scorer):
 
     def __post_init__(self) -> None:
         require_at_least(1, window=self.window, pool=self.pool)
-        if self.pool % 2 == 0:
-            raise ConfigError(f"pool = {self.pool} is even; use an odd width such as {self.pool + 1}")
+        require_odd(pool=self.pool)
 
     def score(self, view: View) -> np.ndarray:
         """The largest attention within the pool, float64 [..., n]."""

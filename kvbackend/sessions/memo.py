@@ -30,7 +30,7 @@ class Memo:
     def key(self, session: Session, steps: int) -> Hashable:
         """What a measurement of a degraded session depends on, beside the model."""
         kv = session.kv.contiguous().view(torch.uint8).cpu().numpy()
-        state = (session.reference.key, session.length, steps, frozenset(session.failed))
+        state = (session.reference.key, session.length, session.lost_at, steps, frozenset(session.failed))
         return (*state, session.positions.tobytes(), xxh3(kv))
 
     def recall(self, keys: Sequence[Hashable | None], drift: Drift) -> list[int]:

@@ -7,6 +7,7 @@ import torch
 
 from ...errors import ConfigError
 from .ledger import Lease
+from .parts import PENDING, FirstPart, Held
 from .reference import Reference
 from .rows import Array, Rows
 
@@ -32,16 +33,22 @@ class Session:
         reference: the script and its whole cache.
         length: tokens fed so far, the position of the next one.
         failed: ids of answers in progress that already have a wrong token.
+        lost_at: tokens that had been read at the last handover that lost something; None while the cache is whole.
         monitor: keeps the attention of the newest queries, where it has been asked for.
+        part: the first part of a cache that arrives in two, until the next handover.
+        rest: what the source of that cache keeps for it, where source and target are one backend.
     """
 
     def __init__(self, reference: Reference, length: int, lease: Lease, rows: Rows | None = None) -> None:
         self.reference, self.length, self._lease = reference, length, lease
         self.failed: set[int] = set()
         self.monitor: Watcher | None = None
+        self.part: FirstPart | None = None
+        self.rest: Held | None = None
         self.closed = False
         self._rows: Rows | None = None
-        self.degrade(rows)
+        self.lost_at: int | None = None
+        self.degrade(rows, length)
 
     @property
     def whole(self) -> bool:
@@ -80,6 +87,11 @@ class Session:
         return where < 0 if where.min(initial=0) < 0 else None
 
     @property
+    def awaits_rest(self) -> bool:
+        """Whether the rest of the cache may still arrive."""
+        return self.part is not None and self.part.state == PENDING
+
+    @property
     def remaining(self) -> int:
         """Script tokens that have not been fed yet."""
         return len(self.reference) - self.length
@@ -92,9 +104,21 @@ class Session:
         own = self._rows.queries[max(start - first, 0) : stop - first]
         return own if start >= first else torch.cat([self.reference.queries[start:first], own])
 
-    def degrade(self, rows: Rows | None) -> None:
-        """Put a degraded cache in place; None makes the session whole."""
+    def expect(self, part: FirstPart | None, rest: Held | None = None) -> None:
+        """Say what else of the cache may arrive, and let go of what was kept before."""
+        if self.rest is not None:
+            self.rest.release()
+        self.part, self.rest = part, rest
+
+    def degrade(self, rows: Rows | None, lost_at: int | None = None) -> None:
+        """Put a degraded cache in place; None makes the session whole.
+
+        Args:
+            lost_at: tokens that had been read when something was lost; None where nothing was this time.
+        """
         self._rows = rows
+        if rows is None or lost_at is not None:
+            self.lost_at = None if rows is None else lost_at
         self.account()
 
     def account(self) -> None:
@@ -118,6 +142,7 @@ class Session:
         """Give the memory back; the session cannot be used any more."""
         self.closed = True
         self._rows = self.monitor = None
+        self.expect(None)
         self._lease.release()
 
 

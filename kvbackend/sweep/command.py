@@ -65,7 +65,8 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="UTF-8 text to read (default: sessions with questions)")
     parser.add_argument("--scorers", nargs="+", metavar="NAME",
                         help=f"among {', '.join(_RANKINGS)}; {PER_HEAD} behind one: a list per head {shown}",
-                        default=["window", "attention-sum", "key-norm", "streaming", "random"])  # fmt: skip
+                        default=["window", "reconstruction", "reconstruction@head", "expected-attention",
+                                 "attention-sum", "key-norm", "streaming", "random"])  # fmt: skip
     parser.add_argument("--keeps", nargs="+", type=float, metavar="FRACTION",
                         help=f"of the tokens that are sent {shown}", default=[1.0, 0.75, 0.5, 0.25, 0.1, 0.05])
     parser.add_argument("--precisions", nargs="+", metavar="NAME", help=f"among {', '.join(PRECISIONS)} {shown}",

@@ -46,21 +46,19 @@ def sweep(
     shortest = min(map(len, references), default=0)
     if shortest <= context:
         raise ConfigError(f"context = {context} leaves nothing to read of a script of {shortest} tokens; lower it")
-    before = backend.settings
+    before, count = backend.settings, len(references)
+    unharmed = read_on(backend, references, [context] * count, horizon)
     try:
         for (scorer, chosen), row in product(zip(scorers, settings, strict=True), plans):
             for precision, plan in zip(precisions, row, strict=True):
                 backend.settings = chosen
-                count = len(references)
                 sizes, _, drift = hand_over(backend, references, [context] * count, horizon, [plan] * count)
-                yield _point(scorer, plan.keep, precision, sizes, drift)
+                yield _point(scorer, plan.keep, precision, sizes, drift, unharmed)
     finally:
         backend.settings = before
 
 
-def ranking(
-    base: KVSettings, name: str, references: Sequence[Reference], scripts: Sequence[object]
-) -> KVSettings:
+def ranking(base: KVSettings, name: str, references: Sequence[Reference], scripts: Sequence[object]) -> KVSettings:
     """Settings that rank as a scorer's name in a sweep says.
 
     Args:
@@ -74,7 +72,7 @@ def ranking(
     scorer: object = plain
     if plain == ORACLE:
         scorer = FactOracle(references, scripts or [None] * len(references))
-    return replace(base, scorer=scorer, scope="head" if name.endswith(PER_HEAD) else base.scope)
+    return replace(base, scorer=scorer, scope="head" if name.endswith(PER_HEAD) else "sequence")
 
 
 def hand_over(
@@ -97,7 +95,25 @@ def hand_over(
     return np.array([move.payload_bytes for move in moves]), np.array([move.sent_tokens for move in moves]), drift
 
 
-def _point(scorer: str, keep: float, precision: str, sizes: np.ndarray, drift: Drift) -> Point:
+def read_on(backend: KVBackend, references: Sequence[Reference], contexts: Sequence[int], horizon: int) -> Drift:
+    """What `hand_over` measures where nothing is handed over: the answers of the whole cache."""
+    sessions = [backend.open(*item) for item in zip(references, contexts, strict=True)]
+    drift = backend.measure(sessions, horizon)
+    for session in sessions:
+        backend.close(session)
+    return drift
+
+
+def wrong_answers(drift: Drift, unharmed: Drift) -> np.ndarray:
+    """Answers that the whole cache gives right and the degraded one does not, int [n].
+
+    The difference of two counts: an answer that only the degraded cache gives right hides one that it lost.
+    """
+    right, before = (x.hot_hits + x.cold_hits for x in (drift, unharmed))
+    return np.maximum(before - right, 0)
+
+
+def _point(scorer: str, keep: float, precision: str, sizes: np.ndarray, drift: Drift, unharmed: Drift) -> Point:
     tokens = drift.tokens.sum()
     hot, cold = drift.hot_total.sum(), drift.cold_total.sum()
     hits = drift.hot_hits.sum(), drift.cold_hits.sum()
@@ -113,4 +129,5 @@ def _point(scorer: str, keep: float, precision: str, sizes: np.ndarray, drift: D
         recall=float(sum(hits) / (hot + cold)) if hot + cold else None,
         recall_hot=float(hits[0] / hot) if hot else None,
         recall_cold=float(hits[1] / cold) if cold else None,
+        wrong=float(wrong_answers(drift, unharmed).sum() / tokens) if hot + cold else None,
     )

@@ -24,6 +24,7 @@ class Point:
     recall: float | None  # fraction of answers that are right; None where the text asks nothing
     recall_hot: float | None  # of those asked about recently
     recall_cold: float | None  # of the others
+    wrong: float | None  # answers per token that are wrong, and right with the whole cache
 
 
 def write_table(points: Sequence[Point], path: Path) -> None:

@@ -227,14 +227,17 @@ def worst_interruption(city, phy, policy, contexts, capacity_bps=2e9):
         city, phy, num_ues=users, interval_s=0.1,
         radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, q_out_db=-1000.0),
         mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
-        sessions=SessionConfig(), serving=ServingConfig(restore_bytes_per_s=1e15),
-        compute=ComputeConfig(speed_spread=1.0),
-        backhaul=BackhaulConfig(capacity_bps=capacity_bps, capacity_spread=1.0))
+        sessions=SessionConfig(),
+        serving=ServingConfig(preset="qwen2.5-7b", prefill_s_per_token=QWEN["prefill_s_per_token"],
+                              prefill_overhead_s=QWEN["prefill_overhead_s"], decode_tokens_per_s=30.0,
+                              restore_bytes_per_s=1e15, attach_s_per_token=0.0),
+        compute=ComputeConfig(speed_spread=1.0, decode="alone", prefill="batch"),
+        backhaul=BackhaulConfig(capacity_bps=capacity_bps, capacity_spread=1.0, variation=1.0))
     sim.seed(0, 0)
     sim.reset()
     ue = sim.state.ue[0]
     ue["radio"] = ue["server"] = ue["target"] = 0
-    ue["streaming"], ue["pause_left_s"], ue["context"] = False, 1e9, contexts
+    ue["streaming"], ue["pause_left_s"], ue["context"], ue["held"] = False, 1e9, contexts, contexts
     ue["fire_s"], ue["fire_cell"] = 0.05, 1
     view, worst, resumed = NetworkView(sim, 3), 0.0, 0
     while resumed < users:

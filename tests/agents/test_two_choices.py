@@ -31,12 +31,12 @@ def test_a_session_that_was_left_behind_follows_to_the_emptier_server(city, phy)
 
 def test_affinity_alone_decides_without_load(city, phy):
     assert decisions(city, phy, TwoChoices(load_weight=0.0), 1)["target"][0] == 1
-    assert decisions(city, phy, TwoChoices(load_weight=0.0, ahead_tokens=1.0), 1)["target"][0] == -1
+    assert decisions(city, phy, TwoChoices(load_weight=0.0, ahead_answers=1.0), 1)["target"][0] == -1
 
 
 def test_the_slower_medium_moves_later(city, phy):
     # 2000 tokens: 0.2 s by prefill, 0.92 s by KV over 1 Gbit/s; the detour of 25 tokens adds 0.5 s.
-    by = {m: decisions(city, phy, TwoChoices(m, load_weight=0.0, ahead_tokens=25.0), 5)["target"][0]
+    by = {m: decisions(city, phy, TwoChoices(m, load_weight=0.0, ahead_answers=25.0), 5)["target"][0]
           for m in ("token", "kv", "split")}
     assert by == {"token": 1, "kv": -1, "split": 1}
 
@@ -44,7 +44,7 @@ def test_the_slower_medium_moves_later(city, phy):
 @pytest.mark.parametrize(("busy_cell", "goes"), [(8, False), (0, True)])
 def test_a_session_does_not_crowd_itself(city, phy, busy_cell, goes):
     # 0.202 s to move 2000 tokens, 0.1 s of detour: alone it stays; beside one other session that costs 0.5 s it goes.
-    policy = TwoChoices("token", load_weight=0.5, ahead_tokens=5.0)
+    policy = TwoChoices("token", load_weight=0.5, ahead_answers=5.0)
     assert (decisions(city, phy, policy, busy_cell, ues=2)["target"][0] == 1) == goes
 
 
@@ -53,7 +53,7 @@ def test_what_the_link_owes_and_a_full_server_keep_a_session_where_it_is(city, p
         bench = Bench(city, phy, ues=2)
         bench.put(0, radio=1, server=0, context=2000.0)
         prepare(bench)
-        return TwoChoices("kv", load_weight=0.0).act(NetworkView(bench.sim, 3))[0]["target"][0]
+        return TwoChoices("kv", load_weight=0.0, ahead_answers=50.0).act(NetworkView(bench.sim, 3))[0]["target"][0]
 
     def owe(bench):
         # 9000 tokens from cell 0 to cell 2: 4.1 s on the link that the session would take.
@@ -74,7 +74,7 @@ def test_the_cost_is_a_sum():
 
 @pytest.mark.parametrize(("fields", "says"), [
     (dict(medium="detour"), "medium is 'detour'"), (dict(bits=2), "bits is 2"),
-    (dict(load_weight=-1.0), "load_weight is -1.0"), (dict(ahead_tokens=np.inf), "ahead_tokens is inf")])
+    (dict(load_weight=-1.0), "load_weight is -1.0"), (dict(ahead_answers=np.inf), "ahead_answers is inf")])
 def test_a_policy_that_cannot_be_is_refused(fields, says):
     with pytest.raises(ValueError, match=says):
         TwoChoices(**fields)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kvroam.envs.handover.world.simulator import Simulator, idle_plans
-from kvroam.envs.handover.world.state import DETOUR, OPENED, RESUMED
+from kvroam.envs.handover.world.state import DETOUR, IDLE, OPENED, RESUMED
 from kvroam.envs.sim.params import (
     BackhaulConfig,
     ComputeConfig,
@@ -23,20 +23,20 @@ RADIO_S = 0.05  # radio interruption [s]
 REESTABLISHMENT_S = 0.2  # after a radio-link failure [s]
 LINK_BPS = 1e9
 # A 16-bit token is 2 * 28 * 4 * 128 * 16 bit; prefill 0.1 ms per token + 2 ms; decoding 25 token/s.
-SERVING = ServingConfig(prefill_s_per_token=1e-4, prefill_overhead_s=2e-3, decode_tokens_per_s=25.0,
-                        restore_bytes_per_s=10e9)
+SERVING = ServingConfig(preset="qwen2.5-7b", prefill_s_per_token=1e-4, prefill_overhead_s=2e-3,
+                        decode_tokens_per_s=25.0, restore_bytes_per_s=10e9, attach_s_per_token=0.0)
 KV_BITS = 458_752.0
 FIRST_TOKEN_S = 1 / 25.0
 
 CALM = dict(
     radio=RadioConfig(measurement_noise_db=0.0, a3_offset_db=1000.0, interruption_s=RADIO_S, q_out_db=-1000.0,
-                      reestablishment_s=REESTABLISHMENT_S),
+                      reestablishment_s=REESTABLISHMENT_S, max_air_s=1e-3, load_per_ue=0.1),
     mobility=MobilityConfig(vehicle_speed_mps=(0.0, 0.0), pedestrian_speed_mps=(0.0, 0.0)),
     sessions=SessionConfig(script_tokens=10**6, prompt_tokens=(0.0, 0.0), think_shape=1.0,
                            answer_tokens=(NEVER, 0.0)),
     serving=SERVING,
-    compute=ComputeConfig(speed_spread=1.0, kv_memory_bytes=1e15),
-    backhaul=BackhaulConfig(capacity_bps=LINK_BPS, capacity_spread=1.0),
+    compute=ComputeConfig(speed_spread=1.0, kv_memory_bytes=1e15, decode="alone", prefill="batch", chunk_tokens=512),
+    backhaul=BackhaulConfig(capacity_bps=LINK_BPS, capacity_spread=1.0, variation=1.0, forwarding=8),
 )
 
 
@@ -64,13 +64,19 @@ class Bench:
             self.put(u)
 
     def put(self, u: int, radio: int = 0, server: int | None = None, context: float = 1000.0,
-            streaming: bool = False) -> None:
-        """UE `u` is idle at cell `radio`, its session of `context` tokens at `server` (default: the same cell)."""
+            streaming: bool = False, held: float | None = None) -> None:
+        """UE `u` is idle at cell `radio`, its session of `context` tokens at `server` (default: the same cell).
+
+        Its cache has `held` of them; all, unless it is said.
+        """
         me = self.ue[u]
         me["radio"], me["previous"] = radio, -1
-        me["server"] = me["target"] = radio if server is None else server
+        me["phase"], me["stranded"] = IDLE, False
+        me["server"] = me["target"] = me["origin"] = radio if server is None else server
         me["context"] = me["snapshot"] = me["shipped"] = context
-        me["streaming"], me["answer_left"], me["pause_left_s"] = streaming, NEVER, NEVER
+        me["held"], me["healthy"] = context if held is None else held, held is None
+        me["streaming"] = me["active"] = streaming
+        me["answer_left"], me["pause_left_s"] = NEVER, NEVER
 
     def plan(self, u: int, **fields: float) -> None:
         """Change fields of the plan of UE `u`; they hold until changed again."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kvroam.envs import Core, HandoverCentralEnv, HandoverEnv
-from kvroam.envs.handover.actions import sizes
+from kvroam.envs.handover.actions import parts, sizes
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.sb3 import HandoverVecEnv
 
@@ -25,8 +25,8 @@ def test_the_rows_of_the_vec_env_are_the_single_environments_and_end_with_what_w
     for _ in range(CONFIG.max_steps):
         action = np.stack([env.action_space.sample() for _ in range(6)])
         rows, rewards, done, infos = env.step(action)
-        results = [single.step(dict(zip(single.agents, action.reshape(2, 3, 5)[e], strict=True)))
-                   for e, single in enumerate(singles)]
+        chosen = action.reshape(2, 3, len(parts(CONFIG.actions)))
+        results = [single.step(dict(zip(single.agents, chosen[e], strict=True))) for e, single in enumerate(singles)]
         assert np.array_equal(rewards, np.float32([list(result[1].values()) for result in results]).reshape(-1))
     assert done.all() and all(info["TimeLimit.truncated"] for info in infos)
     last = np.concatenate([list(result[0].values()) for result in results])

@@ -29,11 +29,14 @@ WRONG = {
     "prefix": ([-2, -2**31], "must be at least -1"),
     "prefill_delay_s": ([-1e-9, math.nan, math.inf], "must be finite and not negative"),
     "handover": ([-2, CELLS], f"must lie in [-1, {CELLS - 1}]"),
+    "backfill": ([-1e-9, math.nan, math.inf], "must be finite and not negative (0:"),
+    "arrival": ([-1, 3], "must lie in [0, 2] (wait, resume, forward)"), "repair": ([-1, 2], "must be 0 or 1"),
 }
 RIGHT = {
     "target": [-2, -1, 0, CELLS - 1], "medium": [0, 1, 2, 3], "keep": [5e-324, 0.1, 1.0], "bits": [4, 8, 16],
     "weight": [0.0, -0.0, 1e300], "prefix": [-1, 0, 2**31 - 1],
-    "prefill_delay_s": [0.0, 1e300], "handover": [-1, 0, CELLS - 1],
+    "prefill_delay_s": [0.0, 1e300], "handover": [-1, 0, CELLS - 1], "backfill": [0.0, 1e300],
+    "arrival": [0, 1, 2], "repair": [0],
 }
 
 
@@ -82,6 +85,18 @@ def test_the_first_of_several_faults_is_named() -> None:
     plans["keep"][1, 0], plans["bits"][0, 2], plans["prefill_delay_s"][0, 2] = 2.0, 5, -1.0
     with pytest.raises(ValueError, match="ue_2 in environment 0: bits is 5"):
         one.step(plans)
+
+
+def test_only_a_cache_that_is_not_whole_can_be_repaired() -> None:
+    one = make_core(CONFIGS["physics"])
+    one.reset([1])
+    plans = idle_plans(1, 3)
+    plans["repair"][0, 1] = 1
+    with pytest.raises(ValueError, match="ue_1 in environment 0: repair is 1, but its cache is whole") as refusal:
+        one.step(plans)
+    assert "\n" not in str(refusal.value)
+    one.task.sim.state.ue["healthy"][0, 1] = False
+    one.step(plans)
 
 
 def test_a_weight_and_a_delay_are_finite_one_by_one_even_where_their_sum_is_not() -> None:

@@ -19,7 +19,7 @@ from kvroam.envs.base.drawing import Arc, Chart
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.drawing import LOOKS, drawing, looks_of
 from kvroam.envs.handover.scoring import Scores
-from kvroam.envs.handover.world.state import IDLE, INTERRUPTED, KV, PREPARING, TOKEN
+from kvroam.envs.handover.world.state import FOLLOWING, IDLE, INTERRUPTED, KV, PREPARING, REPAIRING, TOKEN
 from kvroam.envs.render import Renderer, colours
 from kvroam.envs.render.chart import ceiling
 from kvroam.envs.render.ground import cell_colours
@@ -43,7 +43,7 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stay(env: HandoverEnv) -> None:
     """One step in which nobody does anything."""
-    env.step({agent: np.zeros(5, int) for agent in env.agents})
+    env.step({agent: np.zeros(len(env.core.task.parts), int) for agent in env.agents})
 
 
 def frame_of(env: HandoverEnv) -> np.ndarray:
@@ -66,7 +66,7 @@ def all_at_home(env: HandoverEnv) -> np.ndarray:
     """Make every session whole, streaming and at the gNB of its user; returns the records, to be changed."""
     ue = env.core.task.sim.state.ue[0]
     ue["server"] = ue["target"] = ue["radio"]
-    ue["healthy"], ue["streaming"], ue["phase"] = True, True, IDLE
+    ue["healthy"], ue["streaming"], ue["phase"], ue["then"], ue["stranded"] = True, True, IDLE, IDLE, False
     ue["bits_left"] = ue["bits_sent"] = 0.0
     return ue
 
@@ -112,7 +112,11 @@ def test_rendering_does_not_change_the_world() -> None:
     ({}, "streaming"),
     ({"streaming": False}, "idle"),
     ({"healthy": False}, "degraded"),
-    ({"server": 1, "healthy": False}, "detoured"),
+    ({"server": 1, "healthy": False}, "forwarded"),
+    ({"phase": FOLLOWING, "origin": 1, "medium": KV, "healthy": False}, "following"),
+    ({"phase": REPAIRING, "medium": TOKEN, "healthy": False}, "repairing"),
+    ({"server": 1, "phase": INTERRUPTED, "stranded": True}, "stranded"),
+    ({"phase": INTERRUPTED, "then": FOLLOWING, "origin": 1, "medium": KV}, "interrupted"),
     ({"server": 1, "phase": PREPARING, "medium": KV}, "preparing"),
     ({"server": 1, "phase": INTERRUPTED, "medium": KV, "healthy": False}, "interrupted"),
 ])
@@ -172,25 +176,60 @@ def test_transfers_say_what_is_sent_and_at_what_rate(env: HandoverEnv) -> None:
     ue = all_at_home(env)
     ue[2]["phase"], ue[2]["medium"], ue[2]["server"], ue[2]["target"] = PREPARING, KV, 3, 5
     ue[2]["bits_sent"], ue[2]["bits_left"] = 3e8, 1e8
-    env.core.task.sim.state.flow[0][2]["bits_sent"] = 2e8
+    nominal_bps = float(env.core.task.sim.params["capacity_bps"][0])
+    env.core.task.sim.state.flow[0][2]["bits_sent"] = 0.5 * nominal_bps * env.core.task.sim.interval_s
     ue[4]["phase"], ue[4]["medium"], ue[4]["server"], ue[4]["target"] = INTERRUPTED, TOKEN, 5, 3
     drawn = drawing(env.core.task, 0)
     kv, token = drawn.arcs
     preparing, interrupted = (next(k for k, look in enumerate(LOOKS) if look.name == name)
                               for name in ("preparing", "interrupted"))
-    # Half of the 4 Gbit/s that a link has: the square root of its share.
-    assert kv == Arc(3, 5, preparing, pytest.approx(0.5 ** 0.5), pytest.approx(0.75), pytest.approx(2e9))
+    # Half of what a link has: the square root of its share.
+    assert kv == Arc(3, 5, preparing, pytest.approx(0.5 ** 0.5), pytest.approx(0.75), pytest.approx(nominal_bps / 2))
     assert token == Arc(5, 3, interrupted, None, 1.0, 0.0)
-    assert drawn.total == "backhaul carries 2.0 Gbit/s"
+    assert drawn.total == f"backhaul carries {nominal_bps / 2e9:.1f} Gbit/s"
     assert [drawn.shape[u] for u in (0, 2, 4)] == ["disc", "square", "triangle"]
 
 
-def test_a_session_left_behind_draws_its_detour_once(env: HandoverEnv) -> None:
+def test_a_rest_comes_from_the_origin_and_a_repair_from_nowhere(env: HandoverEnv) -> None:
+    ue = all_at_home(env)
+    ue["server"] = ue["target"] = ue["radio"] = ue["origin"] = 2
+    ue[:3]["origin"], ue[:3]["medium"], ue[:3]["bits_left"], ue[:3]["bits_sent"] = 7, KV, 3e8, 1e8
+    ue["phase"][:3], ue["then"][:3] = [FOLLOWING, INTERRUPTED, REPAIRING], [IDLE, FOLLOWING, IDLE]
+    arcs = drawing(env.core.task, 0).arcs
+    assert [(arc.source, arc.target, LOOKS[arc.look].name) for arc in arcs] == [(7, 2, "following"),
+                                                                                (7, 2, "interrupted")]
+    assert all(arc.done == pytest.approx(0.25) for arc in arcs)
+
+
+def test_the_legend_names_every_look_once_and_fits_the_smallest_frame(env: HandoverEnv) -> None:
+    assert len({look.name for look in LOOKS}) == len(LOOKS) == len({look.meaning for look in LOOKS})
+    words = Renderer(env.core, size=(760, 560)).frame(History(0))[:, -230:]
+    text = (np.abs(words.astype(int) - colours.PANEL).max(axis=-1) > 40).any(axis=1)
+    assert text[520:555].any() and not text[557:].any()
+
+
+def test_the_panel_says_what_the_step_costs_and_what_of_it_is_unavoidable(env: HandoverEnv) -> None:
+    assert [value for _, value in env.core.task.drawing(0).numbers] == ["0.000", "0.000"]
+    stay(env)
+    flow = env.core.task.sim.state.flow[0]
+    for name in flow.dtype.names:
+        flow[name] = 0
+    flow["interruption_s"][:2], flow["unavoidable_s"][:2] = [0.09, 0.06], [0.03, 0.03]
+    # 0.15 s of six users in 0.1 s at a price of 1.
+    assert [value for _, value in env.core.task.drawing(0).numbers] == ["0.250", "0.100"]
+
+
+def test_a_session_left_behind_draws_its_forwarding_once(env: HandoverEnv) -> None:
     ue = all_at_home(env)
     ue["radio"] = ue["server"] = 2
     assert drawing(env.core.task, 0).dashes == ()
     ue["server"][:3] = 7
     assert [dash[:2] for dash in drawing(env.core.task, 0).dashes] == [(7, 2)]
+    # Also while it is being fetched; not while its user is out of service.
+    ue["phase"][:3] = PREPARING
+    assert [dash[:2] for dash in drawing(env.core.task, 0).dashes] == [(7, 2)]
+    ue["phase"][:3] = INTERRUPTED
+    assert drawing(env.core.task, 0).dashes == ()
 
 
 def test_a_gnb_shows_its_loads_and_its_memory(env: HandoverEnv) -> None:
@@ -219,17 +258,18 @@ def test_the_history_has_each_step_of_the_last_20_s_once_and_begins_anew_with_an
     assert len(history.points) == 1
 
 
-def test_the_charts_of_handover_are_service_lost_and_drift() -> None:
+def test_the_charts_of_handover_are_waiting_drift_and_wrong_answers() -> None:
     scored = HandoverEnv(HandoverConfig(num_ues=2, episode_s=1.0))
     scored.reset(seed=0)
     task = scored.core.task
     task.sim.state.flow["interruption_s"][0] = [0.05, 0.1]
+    task.sim.state.flow["late_s"][0], task.sim.state.flow["slow_s"][0] = [0.02, 0.0], [0.0, 0.03]
     task.scores = Scores.zeros((1, 2))
-    task.scores.kl[0] = [0.5, 0.25]
-    assert [chart.value for chart in drawing(task, 0).charts] == [pytest.approx(150.0), 0.75]
+    task.scores.kl[0], task.scores.wrong[0] = [0.5, 0.25], [0.0, 2.0]
+    assert [chart.value for chart in drawing(task, 0).charts] == [pytest.approx(200.0), 0.75, 2.0]
     physics = HandoverEnv(CONFIG)
     physics.reset(seed=0)
-    assert physics.core.task.drawing(0).charts[1].value is None
+    assert [chart.value is None for chart in physics.core.task.drawing(0).charts] == [False, True, True]
 
 
 def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEnv) -> None:
@@ -238,8 +278,8 @@ def test_the_chart_of_service_lost_has_a_bar_as_high_as_the_loss(env: HandoverEn
     heights = []
     for lost in (50.0, 100.0):
         history = History(0)
-        history.points.append((20.0, (lost, None)))
-        chart = renderer.frame(history)[600 - 104:, 30:280]
+        history.points.append((20.0, (lost, None, None)))
+        chart = renderer.frame(history)[600 - 104:, 30:180]
         heights.append((np.abs(chart.astype(int) - colours.VERMILLION).max(axis=-1) == 0).any(axis=1).sum())
     assert heights[0] > 10 and heights[1] == pytest.approx(2 * heights[0], abs=1)
 

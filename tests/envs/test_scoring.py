@@ -9,10 +9,11 @@ from kvroam.envs import Core, make_core
 from kvroam.envs.handover.config import HandoverConfig, ScoringConfig
 from kvroam.envs.handover.world.simulator import idle_plans
 from kvroam.envs.handover.world.state import DETOUR, KV, RESUMED, SPLIT, TOKEN
-from kvroam.envs.sim.params import SessionConfig
+from kvroam.envs.sim.params import ServingConfig, SessionConfig
 from kvroam.errors import ConfigError
 
-CONFIG = HandoverConfig(num_ues=8, episode_s=20.0, sessions=SessionConfig(scripts=4, think_s=0.2))
+CONFIG = HandoverConfig(num_ues=8, episode_s=20.0, sessions=SessionConfig(scripts=4, think_s=0.2),
+                        serving=ServingConfig("qwen2.5-7b"))
 
 
 def run(medium: int, keep: float = 1.0, bits: int = 16, steps: int = 200, seed: int = 0, envs: int = 1) -> Core:

@@ -143,6 +143,28 @@ def test_a_change_in_another_task_drops_nothing(tiny, monkeypatch) -> None:
     cache._digest.cache_clear()
 
 
+def test_kernels_of_a_tasks_policies_go_when_the_task_or_the_policies_change(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(cache, "_SIM", tiny / "envs/sim")
+    monkeypatch.setattr(cache, "_ENVS", tiny / "envs")
+    for task in ("task", "other"):
+        (tiny / "agents" / task).mkdir(parents=True)
+        (tiny / "agents" / task / "policy.py").write_text("y = 1\n")
+
+    def digests() -> tuple[str, str]:
+        cache._digest.cache_clear()
+        return cache.digest(tiny / "agents/task/policy.py"), cache.digest(tiny / "agents/other/policy.py")
+
+    seen = [digests()]
+    for changed in ("envs/task/main.py", "agents/task/policy.py"):
+        (tiny / changed).write_text("z = 1\n")
+        seen.append(digests())
+    mine, others = zip(*seen, strict=True)
+    assert len(set(mine)) == 3 and len(set(others)) == 1
+    (tiny / "envs/sim/law.py").write_text(LAW.format(3))
+    assert not {*digests()} & {*mine, *others}
+    cache._digest.cache_clear()
+
+
 def test_every_kernel_calls_only_what_its_digest_covers() -> None:
     root, kernels = Path(kvroam.envs.__file__).parent, {}
     for part in ("sim", "handover", "scenes"):

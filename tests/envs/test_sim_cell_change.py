@@ -53,21 +53,38 @@ def test_the_handover_comes_one_time_to_trigger_after_entering(ttt_s):
     assert at_s == pytest.approx(0.3 + ttt_s, abs=1e-12) and cell == 1
 
 
-def test_between_leaving_and_entering_the_timer_runs_on():
-    assert handovers(trace(3.5, 1.001, 1.001, 3.5, 3.5), ttt_s=0.35) == [(0.35, 1)]
-
-
-def test_leaving_needs_less_than_offset_minus_hysteresis_and_restarts_the_timer():
-    (first, *_) = handovers(trace(3.5, 0.999, 3.5, 3.5, 3.5, 3.5, 3.5), ttt_s=0.35)
+@pytest.mark.parametrize("fade_db", [3.0, 2.0, 1.001, 0.999, -20.0])
+def test_a_fade_below_entering_stops_the_timer_whether_or_not_it_reaches_leaving(fade_db):
+    # TS 38.331, 5.5.4.1: the entry condition is fulfilled "for all measurements after layer 3 filtering taken during
+    # timeToTrigger". Entered at 0 s and due at 0.35 s; a fade at 0.1 or 0.3 s, after which the timer starts anew.
+    assert handovers(trace(*[3.5] * 5), ttt_s=0.35) == [(0.35, 1)]
+    (first, *_) = handovers(trace(3.5, fade_db, *[3.5] * 5), ttt_s=0.35)
     assert first == (pytest.approx(0.55), 1)
-    assert handovers(trace(3.5, 0.999, 2.9, 2.9, 2.9, 2.9, 2.9), ttt_s=0.35) == []
+    (first, *_) = handovers(trace(*[3.5] * 3, fade_db, *[3.5] * 5), ttt_s=0.35)
+    assert first == (pytest.approx(0.75), 1)
+    # It stays faded, or comes back for too short a time.
+    assert handovers(trace(3.5, *[fade_db] * 9), ttt_s=0.35) == []
+    assert handovers(trace(*[3.5, 3.5, 3.5, fade_db] * 5), ttt_s=0.35) == []
+    # At 0.4 s the event has triggered.
+    assert handovers(trace(*[3.5] * 4, fade_db), ttt_s=0.35) == [(0.35, 1)]
+
+
+def test_a_report_that_has_triggered_lasts_through_fades_until_leaving_holds():
+    ue, params, since = np.zeros(1, UE), np.zeros(1, PARAMS), np.full((1, 2), np.inf)
+    params["a3_offset_db"], params["hysteresis_db"], params["time_to_trigger_s"] = OFFSET_DB, HYSTERESIS_DB, 0.25
+    params["policy_trigger"], ue["reconnect_s"] = 1, np.inf
+    course = [(3.5, 1), (2.9, -1), (3.5, 1), (3.5, 1), (3.5, 1),  # stopped by a fade, due 0.45 s
+              (2.0, 1), (1.001, 1), (0.999, -1), (2.9, -1), (3.001, 1)]
+    for k, (margin_db, cell) in enumerate(course):
+        a3_events(ue, params[0], np.array([[-80.0, -80.0 + margin_db]]), since, k * STEP_S)
+        assert ue["fire_cell"][0] == cell, k
 
 
 def test_every_cell_has_a_timer_of_its_own():
     # The stronger cell enters later: the one whose condition has held for the time-to-trigger is the target.
     margins = np.array([(4.0, 0.0), (4.0, 9.0), (4.0, 9.0), (4.0, 9.0)])
     assert handovers(margins, ttt_s=0.25)[0] == (0.25, 1)
-    # The first cell leaves; the timer of the second is not touched by that.
+    # The first cell fades; the timer of the second is not touched by that.
     margins = np.array([(4.0, 0.0), (4.0, 4.0), (0.0, 4.0), (0.0, 4.0), (0.0, 4.0)])
     assert handovers(margins, ttt_s=0.25)[0] == (pytest.approx(0.35), 2)
 
@@ -111,15 +128,14 @@ def test_the_measurements_of_ues_are_spread_over_the_interval(city, phy):
 
 def first_handover(margin_db: np.ndarray, ttt_s: float, phase_s: float) -> tuple[float, int] | None:
     """The first handover by definition: the earliest instant one time-to-trigger after a measurement that entered,
-    with no measurement in between that left."""
+    with no measurement in between that did not."""
     instants = np.arange(len(margin_db)) * STEP_S + phase_s
     found = []
     for c in range(margin_db.shape[1]):
         for i in range(len(margin_db)):
             due = instants[i] + ttt_s
             within = (instants > instants[i]) & (instants <= due + 1e-9)
-            if (margin_db[i, c] > OFFSET_DB + HYSTERESIS_DB
-                    and not (margin_db[within, c] < OFFSET_DB - HYSTERESIS_DB).any()):
+            if margin_db[i, c] > OFFSET_DB + HYSTERESIS_DB and (margin_db[within, c] > OFFSET_DB + HYSTERESIS_DB).all():
                 found.append((due, c + 1))
     found = [f for f in found if f[0] < len(margin_db) * STEP_S]
     return min(found) if found else None

@@ -86,16 +86,19 @@ def test_prefill_slows_the_resident_sessions_of_its_server_only(city, phy, slowd
     assert bench.total("tokens", 2) == pytest.approx(25.0, **CLOSE)
 
 
-def test_tokens_take_the_decode_step_the_air_and_the_detour(city, phy):
-    bench = Bench(city, phy, ues=2)
+def test_tokens_take_the_decode_step_or_the_air_whichever_is_longer_and_the_detour_once(city, phy):
+    bench = Bench(city, phy, ues=2, radio=dict(max_air_s=0.5))
     bench.put(0, radio=1, server=1, streaming=True)
     bench.put(1, radio=2, server=3, streaming=True)
     bench.step()  # the first step still uses the air time of the reset
     air = bench.ue["air_s"].copy()
     bench.step()
-    flow = bench.flows[1]
-    assert flow["latency_s"] == pytest.approx([2.5 * (1 / 25 + air[0]), 2.5 * (1 / 25 + air[1] + 0.02)], **CLOSE)
-    assert flow["detour_s"] == pytest.approx([0.0, 2.5 * 0.02], **CLOSE)
+    assert air[1] > FIRST_TOKEN_S > air[0]
+    flow, hops = bench.flows[1], bench.sim.tables.hops[3, 2]
+    assert flow["latency_s"] == pytest.approx([0.1, 0.1], **CLOSE)
+    assert flow["tokens"] == pytest.approx([0.1 / FIRST_TOKEN_S, 0.1 / air[1]], **CLOSE)
+    assert bench.total("detour_s", 0) == 0.0
+    assert bench.total("detour_s", 1) == pytest.approx(0.02 * hops, **CLOSE)
 
 
 @pytest.mark.parametrize("medium", [KV, DETOUR])

@@ -124,6 +124,7 @@ def test_a_handover_command_on_a_link_out_of_sync_is_lost(city, phy):
 
 def test_no_plan_and_no_measurement_moves_a_ue_whose_link_has_failed(city, phy):
     bench = Bench(city, phy, radio=dict(a3_offset_db=1.0, time_to_trigger_s=0.0, reestablishment_s=5.0))
+    bench.put(0, streaming=True)
     bench.fail(0, 0.01, 4)
     bench.plan(0, target=2, medium=KV)
     bench.step(40)

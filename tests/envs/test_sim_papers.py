@@ -106,8 +106,9 @@ def test_one_user_at_the_crossing_takes_the_delay_of_the_closed_form(city, phy, 
     assert delay == pytest.approx(context * S_KV / (capacity_bps + v * S_KV), **CLOSE)
 
 
-# arXiv 2608.16477: Llama-3-8B, Qwen3-14B and Qwen3-32B; 100, 300 and 500 Mbit/s between gNBs; 500 to 4500 tokens.
-MODELS = {name: ServingConfig(name) for name in ("llama-3-8b", "qwen3-14b", "qwen3-32b")}
+# arXiv 2608.16477: Llama-3-8B, Qwen3-14B and Qwen3-32B on an A6000; 100, 300 and 500 Mbit/s between gNBs; 500
+# to 4500 tokens.
+MODELS = {name: ServingConfig(name, gpu="a6000") for name in ("llama-3-8b", "qwen3-14b", "qwen3-32b")}
 
 
 def interruption(city, phy, serving: ServingConfig, context: float, capacity_bps: float, medium: int,

@@ -53,7 +53,7 @@ def direct(sim: Simulator, scene, u: int, radio: RadioConfig) -> tuple[int, floa
             if np.isinf(since) and margin[k, c] > radio.hysteresis_db:
                 crossing = np.interp(radio.hysteresis_db, margin[k - 1:k + 1, c], times[k - 1:k + 1])
                 since = times[k - 1] if margin[k - 1, c] >= radio.hysteresis_db else crossing
-            elif (np.isfinite(since) and margin[k, c] < -radio.hysteresis_db
+            elif (np.isfinite(since) and not margin[k, c] > radio.hysteresis_db
                   and times[k] <= since + radio.time_to_trigger_s):
                 since = np.inf
             if since + radio.time_to_trigger_s <= times[k]:

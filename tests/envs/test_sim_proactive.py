@@ -219,7 +219,9 @@ def test_a_session_left_behind_is_fetched_home_with_a_short_interruption(city, p
         behind += DECODE * STEP_S * KV_BITS - LINK_BPS * STEP_S
         caught_up_s = boundary
     last = DECODE * (ends - caught_up_s) * KV_BITS
-    assert event["interruption_s"] == pytest.approx(last / LINK_BPS + restore_s(last) + FIRST_TOKEN_S, **CLOSE)
+    pause_s = last / LINK_BPS + restore_s(last)
+    assert event["interruption_s"] == pytest.approx(pause_s, **CLOSE)
+    assert event["felt_s"] == pytest.approx(max(0.0, pause_s - FIRST_TOKEN_S), **CLOSE)
     assert (event["source"], event["target"], event["handed_over"]) == (0, 3, False)
     assert bench.ue[0]["server"] == 3
     assert bench.total("handovers") == 0
@@ -231,8 +233,10 @@ def test_tokens_take_the_detour_until_the_session_has_come_home(city, phy):
     bench.plan(0, target=3, medium=KV)
     bench.step(10)
     assert bench.ue[0]["phase"] == PREPARING
-    assert bench.total("detour_s") == pytest.approx(0.02 * DECODE * 1.0, **CLOSE)
+    hops = bench.sim.tables.hops[0, 3]
+    assert bench.total("detour_s") == pytest.approx(0.02 * hops, **CLOSE)  # once, whatever the number of tokens
+    assert bench.total("forwarded_bits") == pytest.approx(4096.0 * hops * bench.total("tokens"), **CLOSE)
     bench.until_resumed()
-    before = bench.total("detour_s")
+    before = bench.total("forwarded_bits")
     bench.step(10)
-    assert bench.total("detour_s") == before
+    assert bench.total("forwarded_bits") == before and bench.total("detour_s") == pytest.approx(0.02 * hops, **CLOSE)

@@ -107,7 +107,7 @@ def expected_links(bench: Bench, city, phy, idle=0.2, per_ue=0.1, width=20e6, pa
 
 
 def test_sinr_load_and_air_time_equal_a_direct_computation(city, phy):
-    bench = Bench(city, phy, ues=24, radio=dict(monitoring_load=0.7))
+    bench = Bench(city, phy, ues=24, radio=dict(monitoring_load=0.7, max_air_s=0.5))
     generator = np.random.default_rng(4)
     for u in range(24):
         bench.put(u, radio=int(generator.integers(0, 3)), streaming=bool(generator.integers(0, 2)))
@@ -133,7 +133,7 @@ def test_the_load_of_a_cell_does_not_exceed_one(city, phy):
 
 
 def test_a_link_in_outage_costs_the_longest_time_on_the_air(city, phy):
-    bench = Bench(city, phy)
+    bench = Bench(city, phy, radio=dict(max_air_s=0.5))
     far = int(np.argmin(bench.sim.state.rsrp_dbm[0, 0]))
     bench.put(0, radio=far, streaming=True)
     bench.ue[0]["x"], bench.ue[0]["y"] = city.gnb_xyz_m[8 - far]

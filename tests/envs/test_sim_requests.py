@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kvroam.envs.handover.config import HandoverConfig
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.world.state import (
     ANSWER,
@@ -54,7 +55,7 @@ def test_the_first_token_follows_the_wait_the_prefill_the_decode_step_and_the_ai
     assert answer["ttft_s"] == pytest.approx(0.13 - 0.123 + PREFILL_S + FIRST_TOKEN_S + air, **CLOSE)
     assert answer["time_s"] == pytest.approx(0.13 + PREFILL_S + 5 * FIRST_TOKEN_S, **CLOSE)
     assert answer["tokens"] == pytest.approx(5.0, **CLOSE)
-    assert answer["duration_s"] == pytest.approx(5 * (FIRST_TOKEN_S + air), **CLOSE)
+    assert answer["duration_s"] == pytest.approx(4 * FIRST_TOKEN_S, **CLOSE)  # from the first token to the last
     assert bench.ue[0]["context"] == pytest.approx(1000 + PROMPT + 5, **CLOSE)
     assert bench.total("prompt_tokens") == PROMPT
     assert bench.total("prompt_gpu_s") == pytest.approx(PREFILL_S, **CLOSE)
@@ -82,7 +83,7 @@ def test_an_interruption_counts_in_the_time_per_token_of_the_answer(city, phy):
     found = answers(bench, 25)
     (resumed,) = bench.resumed(0)
     assert found[0]["duration_s"] == pytest.approx(
-        resumed["interruption_s"] + 20 * FIRST_TOKEN_S, **CLOSE)
+        resumed["interruption_s"] + 19 * FIRST_TOKEN_S, **CLOSE)
     assert found[0]["time_s"] == pytest.approx(PREFILL_S + 20 * FIRST_TOKEN_S + resumed["interruption_s"], **CLOSE)
 
 
@@ -183,7 +184,7 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
         answer[0, i] = (ue, 0.0, ttft_s, tokens, duration_s)
     world = np.zeros(1, [("time_s", "f8"), ("answers", "i4")])
     world["answers"] = len(rows)
-    ue = np.zeros((1, 2), [("phase", "i4"), ("handover_s", "f8")])
+    ue = np.zeros((1, 2), [("phase", "i4"), ("handover_s", "f8"), ("felt_s", "f8")])
     state = SimpleNamespace(flow=np.zeros((1, 2), FLOW), answer=answer, world=world, ue=ue)
     state.flow["refused"] = 1
     sim = SimpleNamespace(state=state, interval_s=0.1)
@@ -192,11 +193,12 @@ def core_with(rows: list[tuple]) -> SimpleNamespace:
 
 
 def test_goodput_is_the_share_of_requests_that_meet_both_objectives():
-    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS)
+    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, scorer=None, config=HandoverConfig())
     meter = EpisodeMeter(task, ttft_objective_s=0.5, tpot_objective_s=0.1)
     assert np.isnan(meter.result(0)["goodput"])
-    meter.add(core_with([(0, 0.5, 10, 1.0), (1, 0.51, 10, 0.5), (0, 0.1, 10, 1.01)]))
-    meter.add(core_with([(1, 0.1, 100, 5.0)]))
+    # Of n tokens, n - 1 came after the first.
+    meter.add(core_with([(0, 0.5, 11, 1.0), (1, 0.51, 11, 0.5), (0, 0.1, 11, 1.01)]))
+    meter.add(core_with([(1, 0.1, 101, 5.0)]))
     result = meter.result(0)
     assert result["goodput"] == 0.5 and result["requests"] == 4 and result["refused"] == 4
     assert result["request_ttft_s_mean"] == pytest.approx((0.5 + 0.51 + 0.1 + 0.1) / 4)

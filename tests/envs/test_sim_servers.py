@@ -58,11 +58,12 @@ def test_every_chunk_shares_an_iteration_with_one_decode_step_of_the_residents(c
     bench.hand_over(0, 1, 0.03)
     event = bench.until_resumed()
     iterations = math.ceil(3900 / chunk)
-    lasts = work_s(3900, chunk, speed) + iterations / 25.0
-    assert event["interruption_s"] == pytest.approx(max(RADIO_S, lasts) + FIRST_TOKEN_S, **CLOSE)
+    lasts = work_s(3900, chunk, speed) + iterations / (25.0 * speed)
+    assert event["interruption_s"] == pytest.approx(max(RADIO_S, lasts) + FIRST_TOKEN_S / speed, **CLOSE)
     steps = len(bench.flows)
     for u in (1, 2):
-        assert bench.total("tokens", u) == pytest.approx(iterations + (steps * 0.1 - lasts) * 25.0, **CLOSE)
+        assert bench.total("tokens", u) == pytest.approx(
+            iterations + (steps * 0.1 - lasts) * 25.0 * speed, **CLOSE)
     assert bench.total("tokens", 3) == pytest.approx(steps * 0.1 * 25.0, **CLOSE)
     assert bench.total("gpu_s") == pytest.approx(work_s(3900, chunk, speed), **CLOSE)
 

@@ -100,6 +100,7 @@ def test_weight_zero_waits_and_then_goes_on(city, phy):
 
 def test_a_transfer_that_waits_for_ever_moves_nothing_and_loses_nothing(city, phy):
     bench = Bench(city, phy)
+    bench.put(0, streaming=True)
     bench.plan(0, medium=KV, weight=0.0)
     bench.hand_over(0, 1, 0.0)
     bench.step(50)

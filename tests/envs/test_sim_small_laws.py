@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kvroam.envs import make_core
 from kvroam.envs.base.pricing import priced
 from kvroam.envs.handover import rewards
-from kvroam.envs.handover.config import HandoverConfig, RewardConfig
+from kvroam.envs.handover.config import HandoverConfig, RewardConfig, ScoringConfig
 from kvroam.envs.handover.metrics import METRICS, EpisodeMeter
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.state import FLOW, INTERRUPTED, KV, RESUMED, TOKEN
@@ -84,12 +84,17 @@ def test_a_ue_whose_link_has_failed_hears_no_command_to_change_cell(city, phy) -
 def test_every_price_is_per_its_own_unit() -> None:
     flow = np.zeros((1, 2), FLOW)
     flow["bits_sent"][0, 0], flow["wasted_bits"][0, 0], flow["wasted_gpu_s"][0, 0] = 3 * 8e9, 2 * 8e9, 5.0
+    flow["late_s"][0, 1], flow["slow_s"][0, 1], flow["outage_s"][0, 1] = 6, 8, 9
+    flow["forwarded_bits"][0, 0] = 8e9
     flow["interruption_s"][0, 1], flow["detour_s"][0, 1], flow["gpu_s"][0, 1], flow["pingpongs"][0, 1] = 2, 3, 4, 5
-    price = RewardConfig(interruption=1.1, drift=1.3, detour=1.7, traffic=1.9, gpu=2.3, waste=2.9, pingpong=3.1)
+    price = RewardConfig(interruption=1.1, late=0.3, slow=0.5, outage=0.7, drift=1.3, wrong=3.7, detour=1.7,
+                         traffic=1.9, gpu=2.3, waste=2.9, pingpong=3.1)
     prices = np.array([getattr(price, name) for name in rewards.NAMES])
-    terms = dict(zip(rewards.NAMES, priced(rewards.amounts(flow, np.array([[0.0, 7.0]])), prices)[0].T, strict=True))
-    # A gigabyte is 1e9 bytes of 8 bits; waste is gigabytes and GPU seconds together.
-    expected = {"interruption": (0, -2.2), "drift": (0, -9.1), "detour": (0, -5.1), "traffic": (-5.7, 0),
+    amounts = rewards.amounts(flow, np.array([[0.0, 7.0]]), np.array([[2.0, 0.0]]))
+    terms = dict(zip(rewards.NAMES, priced(amounts, prices)[0].T, strict=True))
+    # A gigabyte is 1e9 bytes of 8 bits, sent or forwarded; waste is gigabytes and GPU seconds together.
+    expected = {"interruption": (0, -2.2), "drift": (0, -9.1), "detour": (0, -5.1), "traffic": (-7.6, 0),
+                "late": (0, -1.8), "slow": (0, -4.0), "outage": (0, -6.3), "wrong": (-7.4, 0),
                 "gpu": (0, -9.2), "waste": (-2.9 * (2 + 5), 0), "pingpong": (0, -15.5)}
     assert set(terms) == set(expected)
     for name, values in expected.items():
@@ -97,7 +102,8 @@ def test_every_price_is_per_its_own_unit() -> None:
 
 
 def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since() -> None:
-    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1))
+    config = HandoverConfig(num_ues=1, sessions=SessionConfig(context_tokens=(40, 60), script_tokens=160, scripts=1),
+                            scoring=ScoringConfig(scorer="window", scope="sequence"))
     core = make_core(config)
     core.reset([0])
     scale, state, scorer = config.serving.context_scale, core.task.sim.state, core.task.scorer
@@ -109,7 +115,7 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
     event["keep"], event["bits"], event["prefix"], event["snapshot"] = 0.5, 16, 10 * scale, 60 * scale
     state.world["events"] = 1
     scorer.score(core.task.sim)
-    kept = scorer._degraded[0, 0].rows.positions.tolist()
+    kept = scorer._own[0, 0].rows.positions.tolist()
     assert kept[:10] == list(range(10)), "the prefix was rebuilt"
     assert sum(10 <= position < 60 for position in kept) == 25, "half of what the plan may cut"
     assert kept[-90:] == list(range(60, 150)), "tokens that were produced during the migration"
@@ -117,8 +123,10 @@ def test_the_scorer_prunes_what_was_there_at_the_start_and_keeps_what_came_since
 
 def test_an_interruption_that_still_runs_at_the_end_counts_with_what_it_has_lasted(city, phy) -> None:
     bench = Bench(city, phy, ues=2)
-    meter = EpisodeMeter(SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS))
+    task = SimpleNamespace(num_envs=1, num_agents=2, metrics=METRICS, scorer=None, config=HandoverConfig())
+    meter = EpisodeMeter(task)
     for u, at_s in ((0, 0.03), (1, 0.04)):
+        bench.put(u, streaming=True)
         bench.plan(u, medium=KV, weight=0.0 if u == 0 else 1.0)
         bench.hand_over(u, 3, at_s)
     for _ in range(20):
@@ -126,7 +134,7 @@ def test_an_interruption_that_still_runs_at_the_end_counts_with_what_it_has_last
         events = [(0, event) for event in bench.sim.state.event[0, :bench.sim.state.world["events"][0]]]
         task = SimpleNamespace(sim=bench.sim, scores=None, events=lambda it=events: it)
         meter.add(SimpleNamespace(task=task, num_agents=2, reward=np.zeros((1, 2))))
-    bits = 1000 * KV_BITS
+    bits = (1000 + 0.04 / FIRST_TOKEN_S) * KV_BITS
     lasted = [2.0 - 0.03, bits / LINK_BPS + restore_s(bits) + FIRST_TOKEN_S]
     result = meter.result(0)
     assert result["interruption_s_worst"] == pytest.approx(lasted[0], **CLOSE)

@@ -13,6 +13,8 @@ from kvroam.kvbackend.embedded.manifest import ASSETS
 from kvroam.kvbackend.embedded.model import load_model
 from kvroam.kvbackend.embedded.tokenizer import load_tokenizer
 
+from .plain import PLAIN
+
 VOCAB = 2048
 
 
@@ -57,13 +59,13 @@ def oracle_model(model):
 @pytest.fixture(scope="session")
 def exact(model, oracle_model):
     """A backend that keeps its cache in float32."""
-    return KVBackend(copy.deepcopy(model), "tok", cache_dtype=torch.float32)
+    return KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, cache_dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
 def backend(model, oracle_model):
     """A backend that serves at 16 bits."""
-    return KVBackend(copy.deepcopy(model), "tok")
+    return KVBackend(copy.deepcopy(model), "tok", settings=PLAIN)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Sessions, handovers and drift against an uncached forward pass under a mask."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
 
 from .conftest import VOCAB, make_model
 from .masked_forward import js, kl, masked_logits, nll
+from .plain import PLAIN
 
 
 @pytest.mark.parametrize("keep", [0.6, 0.1])
@@ -96,7 +98,7 @@ def test_micro_batches_do_not_change_the_result(model):
     results = []
     for batch_tokens in (200, 100000):
         backend = KVBackend(
-            copy.deepcopy(model), settings=KVSettings(batch_tokens=batch_tokens), cache_dtype=torch.float32
+            copy.deepcopy(model), settings=replace(PLAIN, batch_tokens=batch_tokens), cache_dtype=torch.float32
         )
         rng = np.random.default_rng(4)
         sessions = [backend.open(rng.integers(0, VOCAB, n + 20), n) for n in (40, 150, 90, 120)]
@@ -290,7 +292,7 @@ def test_append_to_a_whole_session_keeps_it_whole(backend, tokens):
 
 
 def test_reference_is_prefilled_once(model, tokens, monkeypatch):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     calls = []
     prefill = backend.llm.prefill
     monkeypatch.setattr(backend.llm, "prefill", lambda scripts: calls.append(len(scripts)) or prefill(scripts))
@@ -351,7 +353,7 @@ def test_serving_cache_is_rounded_to_its_precision(backend, exact, tokens):
 
 
 def test_memory_bound_forgets_unused_references_and_refuses_too_many_sessions(model):
-    backend = KVBackend(copy.deepcopy(model), memory_bytes=1 << 20)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN, memory_bytes=1 << 20)
     rng = np.random.default_rng(9)
     for _ in range(6):
         backend.close(backend.open(rng.integers(0, VOCAB, 200)))
@@ -364,7 +366,7 @@ def test_memory_bound_forgets_unused_references_and_refuses_too_many_sessions(mo
 
 
 def test_least_recently_used_reference_is_forgotten_first(model):
-    backend = KVBackend(copy.deepcopy(model), memory_bytes=1 << 20)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN, memory_bytes=1 << 20)
     rng = np.random.default_rng(10)
     first, second, third = (rng.integers(0, VOCAB, 200) for _ in range(3))
     kept, lost = backend.reference(first), backend.reference(second)
@@ -383,7 +385,7 @@ def test_one_bad_plan_leaves_all_sessions_unchanged(backend, tokens):
 
 
 def test_closing_gives_memory_back(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     reference = backend.reference(tokens)
     idle = backend.memory_used
     sessions = [backend.open(reference, 150) for _ in range(3)]
@@ -394,11 +396,19 @@ def test_closing_gives_memory_back(model, tokens):
     assert backend.memory_used == idle
 
 
-def test_closed_session_is_refused(backend, tokens):
-    session = backend.open(tokens)
-    backend.close(session)
-    with pytest.raises(ConfigError, match="closed"):
-        backend.migrate([session], [TransferPlan()])
+def test_closed_session_is_refused_in_one_line_and_no_other_session_changes(backend, tokens):
+    closed, other = backend.open(tokens), backend.open(tokens, 100)
+    backend.close(closed)
+    both = [other, closed]
+    calls = [lambda: backend.migrate(both, [TransferPlan(keep=0.5)] * 2), lambda: backend.repair(both),
+             lambda: backend.advance(both, [1, 0]), lambda: backend.measure(both, 1), lambda: backend.backfill(both),
+             lambda: backend.drop_rest(both), lambda: backend.encode(closed, TransferPlan()),
+             lambda: backend.complete(closed, b""), lambda: backend.fork(closed), lambda: backend.save(closed)]
+    for call in calls:
+        with pytest.raises(ConfigError, match="is closed; open or fork another") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert other.whole and other.length == 100 and not other.closed and other.rest is None
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])
@@ -451,8 +461,8 @@ def test_payload_of_another_script_is_refused(backend, tokens):
 
 
 def test_payload_of_another_model_or_tokenizer_is_refused(backend, model, tokens):
-    other = KVBackend(make_model(seed=1), "tok")
-    retokenised = KVBackend(copy.deepcopy(model), "other")
+    other = KVBackend(make_model(seed=1), "tok", settings=PLAIN)
+    retokenised = KVBackend(copy.deepcopy(model), "other", settings=PLAIN)
     blob = backend.encode(backend.open(tokens, 50), TransferPlan(keep=0.5))
     with pytest.raises(PayloadError, match="model"):
         other.restore(blob, other.reference(tokens))
@@ -462,7 +472,7 @@ def test_payload_of_another_model_or_tokenizer_is_refused(backend, model, tokens
 
 @pytest.mark.parametrize("cache_dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_models_hand_over_without_loss(model, tokens, cache_dtype):
-    backend = KVBackend(copy.deepcopy(model).bfloat16(), cache_dtype=cache_dtype)
+    backend = KVBackend(copy.deepcopy(model).bfloat16(), settings=PLAIN, cache_dtype=cache_dtype)
     session = backend.open(tokens, 100)
     assert backend.migrate([session], [TransferPlan()])[0].whole
     backend.migrate([session], [TransferPlan(keep=0.3)])

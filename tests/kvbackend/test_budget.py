@@ -1,12 +1,15 @@
 """Budgets in tokens and in bytes: what is sent, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kvroam.errors import ConfigError
-from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend import KVBackend, TransferPlan
 
 from .conftest import VOCAB, make_model
+from .plain import PLAIN
 
 
 @pytest.mark.parametrize("budget", [1, 7, 64, 179, 180, 10_000])
@@ -49,7 +52,7 @@ def test_a_prefix_that_covers_the_session_needs_no_budget(backend, tokens):
 @pytest.mark.parametrize("bits", [32, 16, 8, 4, 2])
 @pytest.mark.parametrize("scope", ["sequence", "head"])
 def test_a_byte_budget_bounds_the_payload_and_is_used(model, tokens, bits, scope):
-    backend = KVBackend(make_model(), settings=KVSettings(scope=scope))
+    backend = KVBackend(make_model(), settings=replace(PLAIN, scope=scope))
     session = backend.open(tokens, 250)
     for budget in (6_000, 15_001, 40_000):
         payload = backend.encode(session, TransferPlan(budget_bytes=budget, bits=bits))

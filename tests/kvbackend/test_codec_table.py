@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from kvroam.envs.sim.params import ServingConfig
-from kvroam.envs.sim.presets import PRESETS
+from kvroam.envs.sim.presets import MODELS
 from kvroam.errors import ConfigError
 from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.codecs import packing, quantise, table
 from kvroam.kvbackend.codecs.table import CODECS, Codec, codec
+
+from .plain import PLAIN
 
 
 def test_rows_are_those_that_were_published():
@@ -41,7 +43,7 @@ def test_bits_of_a_token_of_qwen_7b_by_hand(bits, expected):
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(MODELS))
 def test_the_simulator_counts_the_same_bits(preset, bits):
     serving = ServingConfig(preset=preset)
     shape = serving.layers, serving.kv_heads, serving.head_dim
@@ -51,7 +53,7 @@ def test_the_simulator_counts_the_same_bits(preset, bits):
 @pytest.mark.parametrize("bits", [32, 16, 8, 4, 2])
 def test_a_long_payload_grows_by_the_bits_that_the_table_says(model, bits):
     """Positions take four bytes more; counts are multiples of 64, so that no group of scales is cut."""
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(np.arange(400), 384)
     sizes = [len(backend.encode(session, TransferPlan(bits=bits, budget_tokens=count))) for count in (64, 320)]
     shape = backend.llm.geometry
@@ -62,7 +64,7 @@ def test_a_long_payload_grows_by_the_bits_that_the_table_says(model, bits):
 
 @pytest.mark.parametrize(("bits", "back"), [(row.bits, row.lossless) for row in CODECS])
 def test_lossless_means_that_a_served_cache_comes_back(model, tokens, bits, back):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(tokens, 100)
     assert backend.migrate([session], [TransferPlan(bits=bits)])[0].whole == back
 
@@ -87,7 +89,7 @@ def round_trip(backend, tokens, bits):
 
 def test_a_row_is_all_that_a_width_of_a_known_packing_needs(model, tokens, monkeypatch):
     """One bit: each number becomes the least or the greatest of its group, whichever is closer."""
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     with pytest.raises(ConfigError, match="bits = 1"):
         TransferPlan(bits=1)
     row = Codec(1, "int1", "one bit", "kivi", ("float16",), head_bits=32.0, channel_bits=1.0)
@@ -124,7 +126,7 @@ def test_a_new_packing_is_a_pair_of_functions(model, tokens, monkeypatch):
         return header.count * 6 * header.kv_heads * header.head_dim
 
     monkeypatch.setitem(packing.PACKINGS, "three", packing.Packing(size_of, quantise.dtype, write, read))
-    backend = KVBackend(copy.deepcopy(model), cache_dtype=torch.float32)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN, cache_dtype=torch.float32)
     before, after, size = round_trip(backend, tokens, 24)
     assert 128 * backend.bytes_per_token(24) < size < 128 * backend.bytes_per_token(24) + 600
     cut = (before.numpy().view(np.int32) & ~0xFF).view(np.float32)

@@ -64,7 +64,7 @@ def test_what_is_sent_is_the_facts_beside_the_guarded_tokens(embedded, scripts):
     references = embedded.references(scripts)
     before = embedded.settings
     try:
-        embedded.settings = replace(before, scorer=FactOracle(references, scripts), sinks=2, recent=3)
+        embedded.settings = replace(before, scorer=FactOracle(references, scripts), scope="sequence", sinks=2, recent=3)
         for script, reference in zip(scripts, references, strict=True):
             facts = {int(i) for at in statements(script, tokenizer).values() for i in at if i < CONTEXT}
             guarded = {0, 1, CONTEXT - 3, CONTEXT - 2, CONTEXT - 1}

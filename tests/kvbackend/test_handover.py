@@ -1,19 +1,20 @@
 """Handovers in two phases, memory that runs out, broken caches, and measurements that are remembered."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend import KVBackend, TransferPlan
 from kvroam.kvbackend.codecs import payload as wire
 from kvroam.kvbackend.scorers import Scorer
 from kvroam.kvbackend.sessions import Rows, memo
 
 from .conftest import VOCAB
+from .plain import PLAIN
 
 PRUNED = TransferPlan(keep=0.3)
 
@@ -21,7 +22,7 @@ PRUNED = TransferPlan(keep=0.3)
 @pytest.fixture
 def target(model):
     """Another machine with the same model."""
-    return KVBackend(copy.deepcopy(model), "tok")
+    return KVBackend(copy.deepcopy(model), "tok", settings=PLAIN)
 
 
 def marked(tokens):
@@ -66,7 +67,7 @@ def test_a_commit_gives_the_memory_of_the_source_back(backend, target, tokens):
 
 @pytest.mark.parametrize("plan", [PRUNED, TransferPlan(bits=8), TransferPlan(bits=4, prefix_tokens=60)])
 def test_a_payload_that_does_not_fit_is_refused_before_its_layers_are_decoded(model, tokens, monkeypatch, plan):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(tokens, 250)
     payload = backend.encode(session, plan)
     backend._ledger.limit = backend.memory_used
@@ -137,7 +138,7 @@ def test_target_without_memory_refuses_and_the_source_stays(backend, model, toke
     source = backend.open(tokens, 250)
     before, payload = state(source), backend.encode(source, TransferPlan(keep=0.9))
     nbytes = source.reference.nbytes
-    small = KVBackend(copy.deepcopy(model), "tok", memory_bytes=nbytes + 20_000)
+    small = KVBackend(copy.deepcopy(model), "tok", settings=PLAIN, memory_bytes=nbytes + 20_000)
     with pytest.raises(ConfigError, match="memory_bytes"):
         small.stage(payload, source)
     assert_same(before, state(source))
@@ -160,7 +161,7 @@ def test_machine_without_memory_is_one_clear_error_and_the_sessions_stay(backend
 
 
 def test_a_second_lossy_handover_without_memory_leaves_the_first_cache(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(tokens, 250)
     backend.migrate([session], [TransferPlan(keep=0.2)])
     backend._ledger.limit = backend.memory_used  # nothing more may be taken
@@ -188,7 +189,7 @@ def test_staging_into_a_session_of_another_script_is_refused(backend, target, to
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("bits", [32, 16, 8, 4, 2])
 def test_broken_caches_are_reported_not_passed_on(model, tokens, bad, bits):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     session = backend.open(tokens, 50)
     with torch.inference_mode():
         session.reference.kv[40, 1, 0, 0, 3] = bad
@@ -199,7 +200,7 @@ def test_broken_caches_are_reported_not_passed_on(model, tokens, bad, bits):
 
 @pytest.mark.parametrize(("dtype", "other"), [(torch.float16, "bfloat16"), (torch.bfloat16, "float16")])
 def test_half_precision_is_lossless_as_served_and_can_be_chosen(model, tokens, dtype, other):
-    backend = KVBackend(copy.deepcopy(model), cache_dtype=dtype)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN, cache_dtype=dtype)
     session = backend.open(tokens, 120)
     same = str(dtype).removeprefix("torch.")
     assert backend.encode(session, TransferPlan()) == backend.encode(session, TransferPlan(half=same))
@@ -219,7 +220,8 @@ def pruned(backend, tokens, plan=PRUNED, length=120):
 
 
 def test_exact_repeats_are_measured_once(model, tokens, monkeypatch):
-    backend, plain = KVBackend(copy.deepcopy(model)), KVBackend(copy.deepcopy(model), memo=False)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
+    plain = KVBackend(copy.deepcopy(model), settings=PLAIN, memo=False)
     passes = []
     for owner in (backend, plain):
         extend = owner.llm.extend
@@ -239,7 +241,7 @@ def test_exact_repeats_are_measured_once(model, tokens, monkeypatch):
 
 
 def test_whatever_a_measurement_depends_on_makes_it_another(model, tokens):
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     other = np.random.default_rng(1).integers(0, VOCAB, 300)
     other[:130] = tokens[:130]
     for script in ((tokens,), (other,), marked(tokens)):
@@ -266,7 +268,7 @@ class Oldest(Scorer):
 
 def test_equal_caches_at_different_positions_are_measured_apart(model, tokens):
     """The same rows of the same script, one session a token further than the other: other tokens are read next."""
-    settings = KVSettings(scorer=Oldest(), sinks=0, recent=0)
+    settings = replace(PLAIN, scorer=Oldest(), sinks=0, recent=0)
     backend, plain = (KVBackend(copy.deepcopy(model), settings=settings, memo=memo) for memo in (True, False))
     found = []
     for owner in (backend, plain):
@@ -281,7 +283,7 @@ def test_equal_caches_at_different_positions_are_measured_apart(model, tokens):
 
 def test_a_slot_that_a_head_does_not_hold_is_another_measurement_than_one_that_holds_zeros(model, tokens):
     """Only the positions tell an empty slot, which is masked, from a key of zeros, which takes its share."""
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     found = []
     for position in (-1, 118):
         session = backend.open(tokens, 120)
@@ -294,7 +296,7 @@ def test_a_slot_that_a_head_does_not_hold_is_another_measurement_than_one_that_h
 
 def test_the_oldest_measurements_are_forgotten_when_there_are_too_many(model, tokens, monkeypatch):
     monkeypatch.setattr(memo, "_ENTRIES", 2)
-    backend = KVBackend(copy.deepcopy(model))
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
     sessions = [pruned(backend, tokens, TransferPlan(keep=keep)) for keep in (0.2, 0.4, 0.6)]
     hits = []
     for session in (*sessions, sessions[2], sessions[1], sessions[0]):
@@ -304,7 +306,8 @@ def test_the_oldest_measurements_are_forgotten_when_there_are_too_many(model, to
 
 
 def test_a_mixed_call_puts_remembered_and_new_results_where_they_belong(model, tokens):
-    backend, plain = KVBackend(copy.deepcopy(model)), KVBackend(copy.deepcopy(model), memo=False)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN)
+    plain = KVBackend(copy.deepcopy(model), settings=PLAIN, memo=False)
     keeps = (0.2, 1.0, 0.4, 0.6)
     backend.measure([pruned(backend, tokens, TransferPlan(keep=0.4))], 10)
     drifts = [

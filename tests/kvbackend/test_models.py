@@ -1,6 +1,7 @@
 """Every supported architecture against uncached forward passes, and the refusal of those that cannot be pruned."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import transformers
 
 from kvroam.compat import attention_of
 from kvroam.errors import ModelError, PayloadError
-from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend import SCORERS, KVBackend, TransferPlan
 from kvroam.kvbackend.scorers.view import View
 
 from .masked_forward import kl, masked_logits, per_head_logits
+from .plain import PLAIN
 
 VOCAB = 256
 SHAPE = dict(
@@ -71,7 +73,7 @@ def script(size: int = 160, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_whole_cache_travels_bitwise(network, device, dtype):
-    backend = KVBackend(network.to(device, dtype), "tok", cache_dtype=dtype)
+    backend = KVBackend(network.to(device, dtype), "tok", settings=PLAIN, cache_dtype=dtype)
     session = backend.open(script(), 120)
     plan = TransferPlan(bits=32 if dtype == torch.float32 else 16)
     restored = backend.restore(backend.encode(session, plan), session.reference)
@@ -86,7 +88,7 @@ def test_a_whole_cache_travels_bitwise(network, device, dtype):
 
 def test_a_pruned_cache_equals_the_masked_full_forward(network, device):
     oracle = eager(network)
-    backend = KVBackend(network.to(device), cache_dtype=torch.float32)
+    backend = KVBackend(network.to(device), settings=PLAIN, cache_dtype=torch.float32)
     tokens = script()
     session = backend.open(tokens, 110)
     assert len(session.reference.kv) == 160
@@ -106,7 +108,7 @@ def test_a_pruned_cache_equals_the_masked_full_forward(network, device):
 
 
 def test_ragged_batches_equal_one_by_one(network, device):
-    backend = KVBackend(network.to(device), cache_dtype=torch.float32)
+    backend = KVBackend(network.to(device), settings=PLAIN, cache_dtype=torch.float32)
     scripts, lengths, counts = [script(n, n) for n in (60, 160, 110)], (40, 130, 90), [7, 2, 11]
     plans = [TransferPlan(keep=k, bits=32) for k in (0.6, 0.2, 0.9)]
     together = [backend.open(s, n) for s, n in zip(scripts, lengths, strict=True)]
@@ -123,7 +125,7 @@ def test_ragged_batches_equal_one_by_one(network, device):
 
 def test_lists_per_head_equal_the_per_head_oracle(network, device):
     oracle = eager(network)
-    backend = KVBackend(network.to(device), settings=KVSettings(scope="head"), cache_dtype=torch.float32)
+    backend = KVBackend(network.to(device), settings=replace(PLAIN, scope="head"), cache_dtype=torch.float32)
     tokens = script()
     session = backend.open(tokens, 100)
     backend.watch(session)
@@ -143,11 +145,11 @@ def test_scores_on_the_device_equal_those_of_eager_attention(device, name):
     tokens, network = script(), build("Qwen3")
     with torch.no_grad():
         attention = eager(network)(torch.from_numpy(tokens[:90])[None], output_attentions=True).attentions
-    backend = KVBackend(network.to(device), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
-    reference = KVBackend(build("Qwen3"), settings=KVSettings(scorer=name), cache_dtype=torch.float32)
+    backend = KVBackend(network.to(device), settings=replace(PLAIN, scorer=name), cache_dtype=torch.float32)
+    reference = KVBackend(build("Qwen3"), settings=replace(PLAIN, scorer=name), cache_dtype=torch.float32)
     session, twin = backend.open(tokens, 90), reference.open(tokens, 90)
-    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope))
-    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope))
+    scores = SCORERS[name]().score(View(session, 90, backend.llm.scaling, backend.settings.scope, backend.llm))
+    expected = SCORERS[name]().score(View(twin, 90, reference.llm.scaling, reference.settings.scope, reference.llm))
     if name == "window-raw":
         expected = torch.stack(attention)[:, 0, :, 58:].mean((0, 1)).sum(0).numpy()
     assert scores == pytest.approx(expected, abs=1e-5)
@@ -157,7 +159,7 @@ def test_bfloat16_weights_stay_within_their_own_noise(network, device):
     """The pruned bf16 model is as far from the float32 oracle as the unpruned bf16 model is."""
     network = network.bfloat16()
     oracle = eager(network)
-    backend = KVBackend(network.to(device), cache_dtype=torch.bfloat16)
+    backend = KVBackend(network.to(device), settings=PLAIN, cache_dtype=torch.bfloat16)
     tokens = script()
     session = backend.open(tokens, 110)
     with torch.inference_mode():
@@ -236,7 +238,8 @@ def test_a_window_that_only_the_modules_know_is_refused():
 
 def test_a_window_that_is_configured_but_off_is_accepted():
     """As Qwen2.5 is published: sliding_window and max_window_layers are given, use_sliding_window is false."""
-    backend = KVBackend(build("Qwen2", use_sliding_window=False, sliding_window=16, max_window_layers=1))
+    network = build("Qwen2", use_sliding_window=False, sliding_window=16, max_window_layers=1)
+    backend = KVBackend(network, settings=PLAIN)
     assert backend.llm.geometry.layers == 3
 
 
@@ -248,7 +251,7 @@ def test_a_model_comes_from_a_folder_with_its_tokenizer(tmp_path):
     vocabulary = {f"w{i}": i for i in range(VOCAB)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(tmp_path)
-    loaded, other = KVBackend.load(str(tmp_path), "cpu"), KVBackend(model, "another tokenizer")
+    loaded, other = KVBackend.load(str(tmp_path), "cpu"), KVBackend(model, "another tokenizer", settings=PLAIN)
     assert loaded.llm.fingerprint == other.llm.fingerprint
     assert loaded.tokenizer_fingerprint and loaded.tokenizer.convert_tokens_to_ids("w7") == 7
     payload = loaded.encode(loaded.open(script(), 50), TransferPlan(keep=0.5))

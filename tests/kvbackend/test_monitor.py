@@ -1,21 +1,23 @@
 """Saliency kept from token to token equals saliency computed at the handover."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from kvroam.errors import ConfigError
-from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan
+from kvroam.kvbackend import SCORERS, KVBackend, TransferPlan
 from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
+from .plain import PLAIN
 from .test_selection import eager_attention
 
 
 def build(model, **settings) -> KVBackend:
-    return KVBackend(copy.deepcopy(model), "tok", settings=KVSettings(**settings), cache_dtype=torch.float32)
+    return KVBackend(copy.deepcopy(model), "tok", settings=replace(PLAIN, **settings), cache_dtype=torch.float32)
 
 
 def scores(backend, session, name="window"):

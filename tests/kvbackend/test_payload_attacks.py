@@ -3,6 +3,7 @@
 import json
 import struct
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,16 +22,17 @@ EXPECTED = Expected("m", "t", **SHAPE)
 N_CTX = 60
 
 
-def make(rng: np.random.Generator, bits: int, dtype: str, count: int) -> bytes:
+def make(rng: np.random.Generator, bits: int, dtype: str, count: int, **said: str) -> bytes:
     positions = np.sort(rng.choice(N_CTX, count, replace=False))
     kv = torch.from_numpy(rng.standard_normal((count, 2, 2, 1, 4)).astype(np.float32))
-    header = Header("m", "t", "d", N_CTX, 0, count, bits, dtype, 2, 1, 4, 0.5, N_CTX)
+    header = Header("m", "t", "d", N_CTX, 0, count, bits, dtype, 2, 1, 4, 0.5, N_CTX, **said)
     return bytes(pack(header, positions, kv))
 
 
 def payloads() -> list[bytes]:
     rng = np.random.default_rng(0)
-    return [make(rng, bits, dtype, count) for bits, dtype in FORMATS for count in (1, 5, 33)]
+    alone = [make(rng, bits, dtype, count) for bits, dtype in FORMATS for count in (1, 5, 33)]
+    return [*alone, make(rng, 16, "float16", 9, rest="0a" * 16), make(rng, 8, "float16", 9, completes="0a" * 8)]
 
 
 def truncate(rng, blob, others):
@@ -122,6 +124,8 @@ LIES = {
     "keep": [0, -0.5, 1.5, 1e308, None, "1", True],
     "snapshot": [-1, 61, 2**70, 0.5, None],
     "scope": ["head", "", None, 1],
+    "rest": ["", "0" * 31, "0" * 33, "g" * 32, "A" * 32, 5, None, ["0" * 32]],
+    "completes": ["", "0" * 15, "0" * 17, "-" * 16, "F" * 16, 0, None, True],
 }
 
 
@@ -135,7 +139,7 @@ def forged(rng: np.random.Generator, blob: bytes) -> bytes:
     kind = rng.integers(6)
     if kind <= 1:
         for name in rng.choice(list(LIES), size=kind + 1, replace=False):
-            options = [x for x in LIES[name] if type(x) is not type(said[name]) or x != said[name]]
+            options = [x for x in LIES[name] if type(x) is not type(said.get(name)) or x != said.get(name)]
             said[name] = options[rng.integers(len(options))]
     elif kind == 2:
         i = int(rng.integers(len(positions)))
@@ -146,12 +150,31 @@ def forged(rng: np.random.Generator, blob: bytes) -> bytes:
     elif kind == 4:
         layers = [layers[:1], layers * 2, [*layers, b""], []][rng.integers(4)]
     else:
-        said.pop(rng.choice(list(said)))
+        said.pop(rng.choice([name for name in said if name not in ("rest", "completes")]))
     text = json.dumps(said, separators=(",", ":")).encode()
     if rng.random() < 0.2:
         name = str(rng.choice(list(LIES)))
         text = text[:-1] + b"," + json.dumps({name: said.get(name, 1)})[1:].replace(": ", ":").encode()
     return by_hand(text, positions, layers)
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [({}, True), ({"rest": "0f" * 16}, True), ({"completes": "0f" * 8}, True),
+     ({"rest": "0f" * 16, "completes": "0f" * 8}, False)],
+)  # fmt: skip
+def test_a_payload_announces_a_rest_or_completes_another_but_not_both(said, fits):
+    """Neither is spelt where there is none, so that payloads in one part are as they were."""
+    rng = np.random.default_rng(0)
+    kv = torch.from_numpy(rng.standard_normal((5, 2, 2, 1, 4)).astype(np.float32))
+    header = replace(Header("m", "t", "d", N_CTX, 0, 5, 16, "float16", 2, 1, 4, 0.5, N_CTX), **said)
+    blob = pack(header, np.arange(5), kv)
+    assert all((name.encode() in blob) == (name in said) for name in ("rest", "completes"))
+    if fits:
+        assert unpack(blob, EXPECTED)[0] == header
+    else:
+        with pytest.raises(PayloadError, match="completes another"):
+            unpack(blob, EXPECTED)
 
 
 def test_forged_payloads_are_refused_and_allocate_no_more_than_a_small_multiple_of_themselves(monkeypatch):

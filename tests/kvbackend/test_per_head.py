@@ -1,6 +1,7 @@
 """Tokens chosen per layer and KV head, against an uncached forward pass with a mask of its own for every head."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
 from .masked_forward import kl, masked_logits, per_head_logits
+from .plain import PLAIN
 from .test_selection import eager_attention
 
 LAYERS, KV_HEADS = 2, 2
@@ -26,7 +28,7 @@ def lists_of(session) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def perhead(model):
-    return KVBackend(copy.deepcopy(model), "tok", settings=KVSettings(scope="head"), cache_dtype=torch.float32)
+    return KVBackend(copy.deepcopy(model), "tok", settings=replace(PLAIN, scope="head"), cache_dtype=torch.float32)
 
 
 def test_the_oracle_with_equal_lists_is_the_usual_one(oracle_model, tokens):
@@ -103,11 +105,11 @@ def test_each_head_keeps_the_tokens_that_its_own_queries_attend_to(perhead, orac
         assert session.positions[:, layer, head].tolist() == sorted(guarded | set(free))
 
 
-@pytest.mark.parametrize("name", [name for name in SCORERS if name != "window"])
+@pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("window", "reconstruction")])
 def test_every_scorer_ranks_heads_on_their_own(perhead, oracle_model, tokens, name):
     session = perhead.open(tokens, 80)
-    scores = SCORERS[name]().score(View(session, 80, perhead.llm.scaling, perhead.settings.scope))
-    shared = SCORERS[name]().score(View(session, 80, perhead.llm.scaling))
+    views = [View(session, 80, perhead.llm.scaling, scope, perhead.llm) for scope in ("head", "sequence")]
+    scores, shared = map(SCORERS[name]().score, views)
     assert scores.shape == (LAYERS, KV_HEADS, 80) and shared.shape == (80,)
     if name == "random":
         assert len(np.unique(scores)) == scores.size

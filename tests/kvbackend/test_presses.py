@@ -1,6 +1,7 @@
 """Objects with kvpress' `score` method as scorers: what they are shown, what becomes of their answers."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from kvroam.kvbackend.scorers.press import PressScorer
 from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
+from .plain import PLAIN
 from .test_selection import eager_attention
 
 
@@ -55,7 +57,7 @@ class AttentionSpy(Spy):
 
 
 def build(model, scorer, **settings) -> KVBackend:
-    return KVBackend(copy.deepcopy(model), "tok", settings=KVSettings(scorer=scorer, **settings),
+    return KVBackend(copy.deepcopy(model), "tok", settings=replace(PLAIN, scorer=scorer, **settings),
                      cache_dtype=torch.float32)  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from kvroam.kvbackend.drift import Marks, count_recall
 
 from .conftest import VOCAB
 from .masked_forward import masked_logits
+from .plain import PLAIN
 
 
 def test_hand_made_case():
@@ -109,7 +110,7 @@ def test_measure_does_not_spoil_an_answer_in_progress(exact, script):
 
 
 def test_marks_of_appended_tokens_are_counted(model, oracle_model, tokens):
-    backend = KVBackend(copy.deepcopy(model), cache_dtype=torch.float32)
+    backend = KVBackend(copy.deepcopy(model), settings=PLAIN, cache_dtype=torch.float32)
     marks = np.zeros(100, np.int8)
     marks[98:] = 1
     session = backend.open(backend.reference(tokens[:100], marks), 100)

@@ -1,6 +1,7 @@
 """Which tokens survive: selection by hand, scorers against eager attention, and the paper's function."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroam.errors import ConfigError, PayloadError
-from kvroam.kvbackend import SCORERS, KVBackend, KVSettings, TransferPlan, extract_top_k_kv_cache
+from kvroam.kvbackend import SCORERS, KVBackend, TransferPlan, extract_top_k_kv_cache
 from kvroam.kvbackend.handover.selection import select_rows
 from kvroam.kvbackend.scorers.view import View
 
 from .conftest import VOCAB
+from .plain import PLAIN
 
 
 def test_top_scores_with_guarded_ends():
@@ -124,7 +126,7 @@ def test_keys_that_are_not_finite_are_reported_and_not_ranked(exact, tokens, nam
 
 def test_queries_that_see_nothing_any_more_count_nothing(model, tokens):
     """Without sinks, the queries of old tokens have lost every key that they could see."""
-    newest = KVSettings(scorer="streaming", sinks=0, recent=0)
+    newest = replace(PLAIN, scorer="streaming", sinks=0, recent=0)
     backend = KVBackend(copy.deepcopy(model), settings=newest, cache_dtype=torch.float32)
     session = backend.open(tokens, 100)
     backend.migrate([session], [TransferPlan(keep=0.1, bits=32)])
@@ -182,7 +184,7 @@ def test_simple_scorers(exact, tokens):
 
 @pytest.mark.parametrize("name", list(SCORERS))
 def test_every_scorer_drives_a_handover(model, tokens, name):
-    backend = KVBackend(copy.deepcopy(model), settings=KVSettings(scorer=name))
+    backend = KVBackend(copy.deepcopy(model), settings=replace(PLAIN, scorer=name))
     session = backend.open(tokens, 150)
     for length in (150, 160):
         migration = backend.migrate([session], [TransferPlan(keep=0.2)])[0]

@@ -15,7 +15,8 @@ from kvroam.kvbackend.sweep import command, measure
 
 from .conftest import VOCAB
 
-COLUMNS = ["scorer", "keep", "precision", "bytes", "kl", "js", "top1", "dnll", "recall", "recall_hot", "recall_cold"]
+COLUMNS = ["scorer", "keep", "precision", "bytes", "kl", "js", "top1", "dnll", "recall", "recall_hot", "recall_cold",
+           "wrong"]
 SMALL = ["--sessions", "3", "--context", "150", "--horizon", "60", "--quiet"]
 
 
@@ -41,7 +42,7 @@ def test_points_equal_a_loop_by_hand(backend):
     assert backend.settings is settings
     plan = TransferPlan(keep=0.5, bits=4)
     try:
-        backend.settings = type(settings)(scorer="key-norm")
+        backend.settings = type(settings)(scorer="key-norm", scope="sequence")
         sizes, sums, tokens, hits, totals = [], np.zeros(4), 0, np.zeros(2), np.zeros(2)
         for reference in references:
             session = backend.open(reference, 120)
@@ -117,7 +118,7 @@ def test_command_measures_any_model_on_any_text(tmp_path):
     arguments = ["--model", str(tmp_path / "model"), "--text", str(tmp_path / "text.txt"), "--precisions", "fp32"]
     assert run(*SMALL, *arguments, "--keeps", "1", "0.2", "--out", str(tmp_path / "out")) == 0
     rows = read(tmp_path / "out")
-    assert len(rows) == 5 * 2 and {row["recall"] for row in rows} == {""}
+    assert len(rows) == 8 * 2 and {row["recall"] for row in rows} == {""}
     assert float(rows[0]["kl"]) == 0.0 < float(rows[1]["kl"])
 
 

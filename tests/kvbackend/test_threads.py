@@ -13,6 +13,8 @@ from kvroam.kvbackend.embedded.training import pruning, report, sample, train
 from kvroam.kvbackend.threads import spread
 from kvroam.threads import torch_threads
 
+from .plain import PLAIN
+
 
 @pytest.fixture
 def three_threads():
@@ -23,7 +25,7 @@ def three_threads():
 
 
 def test_a_whole_handover_leaves_the_number_as_it_is(three_threads, model, tokens):
-    backends = [KVBackend.load(device="cpu"), KVBackend(copy.deepcopy(model))]
+    backends = [KVBackend.load(device="cpu"), KVBackend(copy.deepcopy(model), settings=PLAIN)]
     for backend in backends:
         session = backend.open(tokens, 200)
         backend.watch(session)

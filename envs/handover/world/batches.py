@@ -36,8 +36,9 @@ def start_batch(ue, cell, c, p, now_s, flow):
         me = ue[u]
         if joins(me, c, now_s):
             me.job = RUNNING
-            me.job_s = duration * me.prefix / total
-            flow[u].gpu_s += me.job_s
+            share = duration * me.prefix / total
+            me.job_s += share  # a repair takes several jobs
+            flow[u].gpu_s += share
         if me.server == c and prompt_waits(me):
             me.prompt = RUNNING
             flow[u].prompt_gpu_s += duration * me.prompt_tokens / total

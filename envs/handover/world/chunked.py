@@ -1,7 +1,7 @@
 """Chunked prefill: a server works on one job at a time, first come, first served, chunk by chunk between decode steps.
 
-While a session decodes at the server, an iteration is one decode step of every resident and one chunk, so both go on at
-one per (1 / decode rate + chunk time). Work is a fluid: a chunk's time is the mean over its job, so that a job of n
+While sessions decode at the server, an iteration is one decode step of all of them and one chunk, so both go on at one
+per (decode iteration + chunk time). Work is a fluid: a chunk's time is the mean over its job, so that a job of n
 chunks takes exactly n iterations. Unlike a batch, a job that is cancelled leaves at once.
 
 Source: the schedule is that of Sarathi-Serve (arXiv 2403.02310); the fluid model of its duration is ours.
@@ -32,10 +32,10 @@ def chunk_s(ue, job, p, speed):
 
 
 @kernel
-def serve(ue, cell, p, now_s, head, share, since):
+def serve(ue, cell, p, now_s, iteration_s, head, share, since):
     """Which job every server works on, int64 [C] `head` (-1: none), at which share of its time, float64 [C] `share`.
 
-    `since` is scratch, float64 [C].
+    `iteration_s` is the decode iteration of every server, float64 [C]; `since` is scratch, float64 [C].
     """
     ues = ue.shape[0]
     since[:] = np.inf
@@ -64,7 +64,7 @@ def serve(ue, cell, p, now_s, head, share, since):
         me = ue[u]
         if me.active and head[me.server] >= 0 and share[me.server] == 1.0:
             chunk = chunk_s(ue, head[me.server], p, cell[me.server].speed)
-            share[me.server] = chunk / (chunk + 1.0 / p.decode_rate)
+            share[me.server] = chunk / (chunk + iteration_s[me.server])
 
 
 @kernel

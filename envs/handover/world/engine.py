@@ -25,8 +25,19 @@ from ...sim.streams import (
     WORLD,
     uniform,
 )
-from . import batches, chunked, link_failure, migration, trigger
-from .state import DONE, FLOW, IDLE, INTERRUPTED, NO_JOB, OPENED, PREPARING, WAITING, State, Tables
+from . import batches, chunked, handovers, link_failure, migration, trigger
+from .state import (
+    DONE,
+    FLOW,
+    IDLE,
+    INTERRUPTED,
+    NO_JOB,
+    OPENED,
+    PREPARING,
+    WAITING,
+    State,
+    Tables,
+)
 
 _NEVER = np.inf
 # What may happen next within an interval.
@@ -57,6 +68,7 @@ class Scratch(NamedTuple):
     head: np.ndarray  # int64 [C]
     share: np.ndarray  # float64 [C]
     since: np.ndarray
+    iteration_s: np.ndarray  # of every server
     sharers: np.ndarray  # int64 [C]
     nothing: np.ndarray  # FLOW [1], zero
 
@@ -68,8 +80,8 @@ def allocate_scratch(ues, cells):
     return Scratch(np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues, np.int64), np.empty(ues),
                    np.empty(ues), np.empty(ues), np.empty(2 * cells), np.empty(2 * cells), np.empty(cells),
                    np.empty(cells), gain_db, gain_db.reshape(-1), np.empty((ues, cells)), np.empty(ues * cells),
-                   np.empty(cells, np.int64), np.empty(cells), np.empty(cells), np.empty(cells, np.int64),
-                   np.zeros(1, FLOW))
+                   np.empty(cells, np.int64), np.empty(cells), np.empty(cells), np.empty(cells),
+                   np.empty(cells, np.int64), np.zeros(1, FLOW))
 
 
 @kernel_as("float64(float64, uint64, int64, int64)")
@@ -106,13 +118,14 @@ def reset_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, params, tables: Table
         me.t310_s = me.reconnect_s = _NEVER
         me.rlf = False
         me.session = 0
-        migration.open_session(ue, u, cell, p, keys)
+        handovers.open_session(ue, u, cell, tables.hops, p, keys, 0.0)
         sessions.begin_in_the_middle(ue, u, p, tables.trace, keys)
         me.start_s = me.job_since_s = me.job_left_s = me.prompt_since_s = me.prompt_left_s = me.prompt_tokens = 0.0
-        me.weight = 1.0
-        me.handover_s = me.reattach_s = -_NEVER
+        me.weight, me.rest_weight = 1.0, 0.0
+        if not me.stranded:
+            me.handover_s = me.reattach_s = -_NEVER
     cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, 0.0)
-    migration.settle(ue)
+    handovers.settle(ue)
     radio.update_load(ue, cell, p)
     radio.update_links(ue, cell, p, tables.city, scratch.gains_db, scratch.received, scratch.sharers)
     monitor(ue, p, 0.0)
@@ -127,6 +140,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     source, target, owner, weight, rate = scratch.source, scratch.target, scratch.owner, scratch.weight, scratch.rate
     decode, room, demand = scratch.decode, scratch.room, scratch.demand
     egress, ingress = scratch.egress, scratch.ingress
+    hops, iteration_s = tables.hops, scratch.iteration_s
     # With chunked prefill: the job that every server works on, and the share of its time that goes to it.
     head, share = scratch.head, scratch.share
     for c in range(cells):
@@ -138,26 +152,27 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     world.events = world.answers = 0
     for u in range(ues):
         flow[u] = scratch.nothing[0]
-    migration.apply_plans(ue, plan, cell, p, now, flow)
+    handovers.apply_plans(ue, plan, cell, hops, p, now, flow)
     if p.policy_trigger == 1:
-        trigger.obey(ue, plan, a3_since_s, cell, p, now, flow)
+        trigger.obey(ue, plan, a3_since_s, cell, hops, p, now, flow)
 
     while True:
-        migration.complete(ue, p, now)
-        migration.settle(ue)
+        migration.complete(ue, cell, p, now, event, world)
+        handovers.settle(ue)
+        decode_iterations(ue, cell, p, iteration_s)
         flows = 0
         for u in range(ues):
             if ue[u].phase != IDLE and ue[u].bits_left > 0.0:
-                source[flows], target[flows], weight[flows] = ue[u].server, ue[u].target, ue[u].weight
+                source[flows], target[flows], weight[flows] = ue[u].origin, ue[u].target, ue[u].weight
                 owner[flows] = u
                 flows += 1
         weighted_fair_rates(source[:flows], target[:flows], weight[:flows], egress, ingress, p.pool == 1,
                             rate[:flows], room, demand)
 
         if p.chunked == 1:
-            chunked.serve(ue, cell, p, now, head, share, scratch.since)
+            chunked.serve(ue, cell, p, now, iteration_s, head, share, scratch.since)
 
-        decode_rates(ue, p, cell, now, head, decode)
+        decode_rates(ue, p, cell, now, head, iteration_s, decode)
 
         # The earliest of everything that may happen; ties go to the first listed, the rest follow at zero distance.
         at, what, who = end, _END, nobody
@@ -203,7 +218,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
             at, what, who = start_at, _BATCH_START, start_cell
         at = max(at, now)
 
-        pass_time(ue, cell, p, now, at - now, decode, owner[:flows], rate[:flows], flow)
+        pass_time(ue, hops, p, now, at - now, decode, owner[:flows], rate[:flows], flow)
         if p.chunked == 1:
             for c in range(cells):
                 if head[c] >= 0:
@@ -230,7 +245,7 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         elif what == _FAILURE:
             link_failure.fail(ue, who, a3_since_s, p, now, flow)
         elif what == _REESTABLISH:
-            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, p, now, begin, flow)
+            link_failure.reestablish(ue, who, plan[who], rsrp_dbm, cell, hops, p, now, begin, flow)
         elif what == _HANDOVER and ue[who].monitor_db < p.q_out_db:
             # The command does not reach the UE (a handover failure as TR 36.839 counts it: the channel is below Q_out).
             flow[who].handover_failures += 1
@@ -238,21 +253,21 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
         elif what == _HANDOVER:
             new_cell = ue[who].fire_cell
             cell_change.forget_events(ue, who, a3_since_s)
-            migration.change_cell(ue, who, plan[who], new_cell, cell, p, now, begin, flow)
+            handovers.change_cell(ue, who, plan[who], new_cell, cell, hops, p, now, begin, flow)
         elif what == _RESUME:
-            moved = ue[who].target != ue[who].server
-            migration.resume(ue, who, p, now, event[world.events])
+            moved = migration.resume(ue, who, hops, p, now, event[world.events])
             world.events += 1
             ue[who].prompt_since_s = now
             if moved and ue[who].opening:
                 # The whole context was rebuilt here: its prompt is answered.
                 ue[who].opening, ue[who].prompt = False, NO_JOB
+                ue[who].held = ue[who].context
                 sessions.start_answer(ue, who, p, tables.trace, keys)
         elif what == _TURN:
             if ue[who].streaming and ue[who].ttft_s < _NEVER and ue[who].asked_s != sessions.NOT_ASKED:
-                report(ue, who, now, answer[world.answers])
+                report(ue, who, hops, p, now, answer[world.answers])
                 world.answers += 1
-            if end_turn(ue, who, cell, p, tables.trace, keys, now, flow):
+            if end_turn(ue, who, cell, hops, p, tables.trace, keys, now, flow):
                 note = event[world.events]
                 note.kind, note.ue, note.time_s, note.context = OPENED, who, now, ue[who].context
                 world.events += 1
@@ -262,6 +277,8 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
     for u in range(ues):
         if ue[u].phase == PREPARING:
             migration.ship_increment(ue, u, p)
+        if ue[u].monitor_db < p.q_out_db or ue[u].reconnect_s < _NEVER:
+            flow[u].outage_s += p.dt
     mobility.move(ue, p, tables.city, keys)
     radio.measure(ue, p, tables.city, keys, rsrp_dbm, scratch.gain_db, scratch.noise, world.step)
     cell_change.a3_events(ue, p, rsrp_dbm, a3_since_s, end)
@@ -271,30 +288,51 @@ def advance_one(ue, cell, world, keys, rsrp_dbm, a3_since_s, flow, event, answer
 
 
 @kernel
-def decode_rates(ue, p, cell, now_s, head, rate):
-    """Write the tokens per second that every UE produces now: 0 when not active, less while its server prefills."""
-    slow = p.decode_rate * (1.0 - p.decode_slowdown)
+def decode_iterations(ue, cell, p, iteration_s):
+    """Write the time of one decode iteration of every server, float64 [C]: weights and resident caches are read once.
+
+    Roofline of a step that is bound by memory bandwidth; the contexts are those of this instant.
+    """
+    iteration_s[:] = p.iteration_s
+    if p.kv_token_s > 0.0 or p.ranking > 0.0:
+        for u in range(ue.shape[0]):
+            if ue[u].active:
+                iteration_s[ue[u].server] += compute.share_of_iteration_s(ue[u], p)
+    for c in range(cell.shape[0]):
+        iteration_s[c] /= cell[c].speed
+
+
+@kernel
+def decode_rates(ue, p, cell, now_s, head, iteration_s, rate):
+    """Write the tokens per second that every UE is sent now: 0 when not active.
+
+    The slower of its server's iterations (longer while it prefills) and its link: one token at a time is on the air.
+    """
     for u in range(ue.shape[0]):
         me = ue[u]
         if not me.active:
             rate[u] = 0.0
-        elif p.chunked == 1 and head[me.server] >= 0:
-            rate[u] = 1.0 / (1.0 / p.decode_rate + chunked.chunk_s(ue, head[me.server], p, cell[me.server].speed))
-        else:
-            rate[u] = slow if cell[me.server].busy_until > now_s else p.decode_rate
+            continue
+        each = iteration_s[me.server]
+        if p.chunked == 1 and head[me.server] >= 0:
+            each += chunked.chunk_s(ue, head[me.server], p, cell[me.server].speed)
+        elif p.chunked == 0 and cell[me.server].busy_until > now_s:
+            each /= 1.0 - p.decode_slowdown
+        rate[u] = 1.0 / max(each, me.air_s)
 
 
 @kernel
-def report(ue, u, now_s, answer):
+def report(ue, u, hops, p, now_s, answer):
     """Fill `answer`: what the request of UE `u` whose answer ends now has had."""
     me = ue[u]
-    answer.ue, answer.time_s, answer.ttft_s = u, now_s, me.ttft_s
-    answer.tokens, answer.duration_s = me.answer_tokens, me.answer_s
+    answer.ue, answer.time_s, answer.ttft_s, answer.tokens = u, now_s, me.ttft_s, me.answer_tokens
+    last_s = now_s + me.air_s + p.hop_s * hops[me.server, me.radio]
+    answer.duration_s = max(last_s - me.asked_s - me.ttft_s, 0.0)
 
 
 @kernel
-def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
-    """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, sessions wait."""
+def pass_time(ue, hops, p, now_s, elapsed, decode, owner, rate, flow):
+    """Let `elapsed` seconds pass in which no rate changes: bits flow, tokens are produced, users wait."""
     for f in range(owner.shape[0]):
         u = owner[f]
         bits = min(ue[u].bits_left, rate[f] * elapsed)
@@ -304,28 +342,55 @@ def pass_time(ue, cell, p, now_s, elapsed, decode, owner, rate, flow):
     for u in range(ue.shape[0]):
         me = ue[u]
         if me.phase == INTERRUPTED:
-            flow[u].interruption_s += elapsed
-            if me.streaming and me.ttft_s < _NEVER:
-                me.answer_s += elapsed
+            if me.streaming or me.prompt != NO_JOB:
+                wait_for_service(ue, u, p, now_s, elapsed, flow)
+        elif me.prompt != NO_JOB:
+            flow[u].late_s += max(0.0, now_s + elapsed - max(now_s, me.asked_s + p.ttft_objective_s))
         if not me.streaming:
             me.pause_left_s -= elapsed
-        elif decode[u] > 0.0:
+        elif decode[u] > 0.0 and elapsed > 0.0:
             tokens = min(me.answer_left, decode[u] * elapsed)
+            first_s = now_s + min(elapsed, max(0.0, 1.0 - me.answer_tokens) / decode[u])
+            if me.answer_tokens == 0.0:
+                me.path = 0
             me.answer_left -= tokens
             me.context += tokens
-            flow[u].tokens += tokens
-            detour = p.hop_s if me.server != me.radio else 0.0
-            flow[u].detour_s += tokens * detour
-            latency = 1.0 / decode[u] + me.air_s + detour
-            flow[u].latency_s += tokens * latency
-            if me.ttft_s == _NEVER:
-                me.ttft_s = now_s - me.asked_s + latency
+            me.held += tokens
+            me.unranked = max(0.0, me.unranked - compute.RANKED_AT_ONCE * tokens)
             me.answer_tokens += tokens
-            me.answer_s += tokens * latency
+            flow[u].tokens += tokens
+            flow[u].latency_s += elapsed
+            flow[u].slow_s += max(0.0, elapsed - tokens * p.tpot_objective_s)
+            path = hops[me.server, me.radio]
+            flow[u].forwarded_bits += tokens * path * p.token_payload_bits
+            # What is left of a script may be less than one token.
+            if me.ttft_s == _NEVER and (me.answer_tokens >= 1.0 - 1e-9 or me.answer_left <= 1e-9):
+                me.ttft_s = first_s - me.asked_s + me.air_s + p.hop_s * path
+            if path != me.path:
+                # Every hop delays the stream, once; another one more when the way gets longer.
+                flow[u].detour_s += p.hop_s * max(path - me.path, 0)
+                me.path = path
 
 
 @kernel
-def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
+def wait_for_service(ue, u, p, now_s, elapsed, flow):
+    """The user of session `u` waits for tokens, and it is out of service.
+
+    A switch behind the scenes (no change of cell) is felt only when it lasts longer than the pace of the tokens.
+    Nobody can avoid that the radio is interrupted, nor the first decode iteration after it.
+    """
+    me = ue[u]
+    begin = now_s
+    if me.reattach_s == -_NEVER:
+        begin = max(now_s, me.handover_s + p.iteration_s)
+    lost = max(0.0, now_s + elapsed - begin)
+    me.felt_s += lost
+    flow[u].interruption_s += lost
+    flow[u].unavoidable_s += min(lost, max(0.0, min(now_s + elapsed, me.reattach_s + p.iteration_s) - now_s))
+
+
+@kernel
+def end_turn(ue, u, cell, hops, p, trace, keys, now_s, flow):
     """An answer or a pause is over; returns whether a new session began."""
     me = ue[u]
     over = me.context >= me.end - 1e-6
@@ -336,12 +401,11 @@ def end_turn(ue, u, cell, p, trace, keys, now_s, flow):
         sessions.start_thinking(ue, u, p, trace, keys)
         return False
     if over:
-        if me.phase == PREPARING:
-            # Nobody needs it at the target any more. Were it not dropped, a transfer that waits would keep it from
-            # ending.
+        if me.phase != IDLE:
+            # Nobody needs it any more. Were it not dropped, a transfer that waits would keep it from ending.
             migration.cancel(ue, u, flow)
         me.session += 1
-        migration.open_session(ue, u, cell, p, keys)
+        handovers.open_session(ue, u, cell, hops, p, keys, now_s)
     sessions.ask(ue, u, p, trace, keys, now_s)
     return over
 
@@ -363,7 +427,7 @@ def advance(first, last, state: State, plan, params, tables: Tables, scratch: Sc
 
 
 @parallel_entry
-def advance_parallel(first, last, state: State, plan, params, city, trace):
+def advance_parallel(first, last, state: State, plan, params, city, trace, hops):
     """The same, environments spread over numba's threads in blocks; the result is identical.
 
     The tables come one by one: numba cannot hand a tuple within a tuple to its threads.
@@ -372,4 +436,4 @@ def advance_parallel(first, last, state: State, plan, params, city, trace):
     for b in nb.prange(blocks):
         scratch = allocate_scratch(state.ue.shape[1], state.cell.shape[1])
         advance(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, plan, params,
-                Tables(city, trace), scratch)
+                Tables(city, trace, hops), scratch)

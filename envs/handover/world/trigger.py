@@ -9,11 +9,11 @@ import numpy as np
 
 from ...sim import cell_change
 from ...sim.jit import kernel
-from . import link_failure, migration
+from . import handovers, link_failure
 
 
 @kernel
-def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
+def obey(ue, plan, a3_since_s, cell, hops, p, now_s, flow):
     """Change the cell of every UE whose plan names another one than it is in; the plan's medium and cut apply.
 
     A UE whose radio link has failed cannot be told, and a command below Q_out is lost, as with event A3.
@@ -27,4 +27,4 @@ def obey(ue, plan, a3_since_s, cell, p, now_s, flow):
             link_failure.fail(ue, u, a3_since_s, p, now_s, flow)
             continue
         cell_change.forget_events(ue, u, a3_since_s)
-        migration.change_cell(ue, u, plan[u], new_cell, cell, p, now_s, now_s, flow)
+        handovers.change_cell(ue, u, plan[u], new_cell, cell, hops, p, now_s, now_s, flow)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ....commands import Command, add_seed, add_threads
 from ....files import write_whole
 from ...backend import KVBackend
-from ...settings import TransferPlan
+from ...settings import KVSettings, TransferPlan
 from ..keys import KeyBook
 from ..manifest import ASSETS, read_manifest, write_manifest
 from ..model import MAX_TOKENS, load_model
@@ -101,7 +101,7 @@ def drift_table(folder: Path, situation: str, scripts: int, seed: int) -> list[d
         One row per keep ratio: KL [nats per token], top-1 agreement, hot and cold recall over HORIZON tokens, with
         intervals over scripts.
     """
-    backend = KVBackend(load_model(folder=folder)[0])
+    backend = KVBackend(load_model(folder=folder)[0], settings=KVSettings(scorer="window", scope="sequence"))
     bank = script_bank(scripts, MAX_TOKENS, seed, situation)
     references = backend.references([(script.tokens, script.answer, script.query) for script in bank])
     rows = []
