@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kvroam import agents, commands
+from kvroam import commands
 from kvroam.agents.handover.charges import TableAmounts, prices_of
-from kvroam.benchmarks.repricing import NAMES, Played, Ranking, changed, changes, rank, summary
-from kvroam.envs import make_core
+from kvroam.benchmarks.playing import totals
+from kvroam.benchmarks.repricing import Played, Ranking, changes, rank, summary
 from kvroam.errors import ConfigError
 from kvroam.evaluation.estimates import Ratio
 from kvroam.evaluation.players import by_name
-from kvroam.evaluation.rollout import rollout
 from kvroam.experiment import load_experiment
 from kvroam.files import make_folder, write_whole
 
@@ -56,23 +55,12 @@ def play(policy: str, config: Any, seeds: Sequence[int], charged: Any = None) ->
         seeds: of the episodes, all side by side.
         charged: the configuration that the policy is told, where its prices are others.
     """
-    core, counted = make_core(config, len(seeds)), TableAmounts(config, len(seeds))
-    player = agents.make(policy, charged or config, seeds[0])
-    total, floor = np.zeros((len(seeds), len(NAMES))), np.zeros(len(seeds))
-    for step in rollout(core, player, seeds):
-        if step == 0:
-            counted.reset(core.task.sim)
-            continue
-        more, unavoidable_s = counted.of_step(core.task.sim)
-        total += more
-        floor += unavoidable_s
-    return Played(total, floor)
+    return Played(*totals(policy, config, seeds, TableAmounts(config, len(seeds)), charged))
 
 
 def repriced(config: Any, price: str, factor: float) -> Any:
     """The configuration with one price multiplied."""
-    here = changed(prices_of(config), price, factor)
-    return replace(config, reward=replace(config.reward, **{price: float(here[NAMES.index(price)])}))
+    return replace(config, reward=replace(config.reward, **{price: factor * getattr(config.reward, price)}))
 
 
 def page(rankings: Sequence[Ranking], count: int, seeds: range, replanned: Sequence[str], command: str) -> str:

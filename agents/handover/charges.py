@@ -19,7 +19,7 @@ from ...envs.handover.world.simulator import Simulator
 from ...envs.handover.world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 from ...envs.sim.jit import entry, kernel
 from .drift_numbers import KL
-from .drift_table import SCORER, drift_per_token, wrong_per_token
+from .drift_table import SCORER, harm_per_token
 
 SCAR_NATS = 0.0015  # drift of a token after a rest has been merged, docs/kvbackend.md (kvroam.benchmarks.progressive)
 _CERTAIN = 1e9  # above every rate
@@ -39,7 +39,7 @@ def harm_table(config: HandoverConfig) -> HarmTable:
     """The tables that were measured, at the prices of a configuration."""
     keep = np.array(sorted({k for k, _ in KL[SCORER]}))
     price = config.reward
-    harm = [price.drift * drift_per_token(keep, bits) + price.wrong * wrong_per_token(keep, bits) for bits in PLAN_BITS]
+    harm = [harm_per_token(keep, bits, price.drift, price.wrong) for bits in PLAN_BITS]
     return HarmTable(keep, np.array(PLAN_BITS, np.int64), np.array(harm), price.drift * SCAR_NATS)
 
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from ...envs.handover.actions import can_repair
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import ARRIVALS, DETOUR, IDLE, INTERRUPTED, MEDIA
 from ...errors import require
 from ..base import label
-from .plans import can_repair, checked_bits, forwarded, reactive_plans
+from .plans import checked_bits, forwarded, reactive_plans
 
 When = Literal["early", "predicted", "at", "after"]
 Arrival = Literal["wait", "resume", "forward"]

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ...envs.handover.config import HandoverConfig
+from ...envs.handover.world.migration import LEAST_FIRST
 from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
 from .drift_numbers import KL
-from .drift_table import SCORER, drift_per_token, wrong_per_token
+from .drift_table import SCORER, harm_per_token
 
 EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
 _GPU_MARGIN = 2.5  # prefills take longer than expected: others ask, too
-_LEAST_FIRST = 0.05  # migration.LEAST_FIRST: the least share of the rows on which a session resumes
 PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
 
@@ -84,8 +84,7 @@ def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
     """
     ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
     ranks = ranks if ranks in KL else SCORER
-    return (config.reward.drift * drift_per_token(keep, bits, ranks)
-            + config.reward.wrong * wrong_per_token(keep, bits, ranks))
+    return harm_per_token(keep, bits, config.reward.drift, config.reward.wrong, ranks)
 
 
 def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
@@ -187,7 +186,7 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
                 # Resume on what is there once the prefill has ended and the tokens produced since have come;
                 # they travel behind the rows. All the rest follows.
                 there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
-                there = np.maximum(there, np.minimum(_LEAST_FIRST, option.keep))
+                there = np.maximum(there, np.minimum(LEAST_FIRST, option.keep))
                 new = s.tokens_per_s * lead * bits_per_token
                 soon = np.maximum(radio, np.maximum(gpu_late, new / fair)) - radio
                 short = (price.interruption * s.waits * (soon + attach(option, s, prefix, whole, new, config))

@@ -39,6 +39,11 @@ def wrong_per_token(keep, bits, scorer: str = SCORER) -> np.ndarray:
     return _interpolated(WRONG, keep, bits, scorer)
 
 
+def harm_per_token(keep, bits, drift_price, wrong_price, scorer: str = SCORER) -> np.ndarray:
+    """Price of one measured token of such a cache: its drift [price per nat] and its wrong answers [price each]."""
+    return drift_price * drift_per_token(keep, bits, scorer) + wrong_price * wrong_per_token(keep, bits, scorer)
+
+
 def _interpolated(tables, keep, bits, scorer: str) -> np.ndarray:
     require(scorer in tables, f"scorer is {scorer!r}: harm was measured for {', '.join(tables)} only")
     table = tables[scorer]

@@ -63,8 +63,8 @@ class SplitHandover(_Fixed):
 class TokenAware(_Fixed):
     """Token-aware Top-K: only the KV of the most salient tokens crosses the backhaul (clawRxiv 2604.01548).
 
-    The saliency is that of the environment's scorer (scoring.scorer: last-window attention with max-pooling, guarded
-    sinks and recent tokens, which measured better than the paper's attention sum).
+    The saliency is that of the environment's scorer (scoring.scorer), which measured better than the paper's attention
+    sum.
 
     Args:
         keep: share of the tokens that is sent, (0, 1]; the paper's default is 0.2.
@@ -88,7 +88,21 @@ class Stay(_Fixed):
     name, medium = "stay", DETOUR
 
 
-class Fetch:
+class _Rule:
+    """A constant plan under a name of its own."""
+
+    plan: ConstantPlan
+    name: str
+
+    def reset(self, view: NetworkView) -> None:
+        """Nothing to remember."""
+
+    def act(self, view: NetworkView) -> np.ndarray:
+        """Plans, PLAN [E, U]."""
+        return self.plan.act(view)
+
+
+class Fetch(_Rule):
     """Stay at the handover, then bring the session over behind the scenes: no interruption waits for a transfer.
 
     Where nothing can be forwarded, the session moves in the same way at the handover.
@@ -103,27 +117,6 @@ class Fetch:
         require(medium in ("token", "kv", "split"), f"medium is {medium!r}: choose token, kv or split")
         self.plan = ConstantPlan(medium, keep, bits, when="after")
         self.name = label("fetch", medium=(medium, "split"), bits=(bits, 16), keep=(keep, 1.0))
-
-    def reset(self, view: NetworkView) -> None:
-        """Nothing to remember."""
-
-    def act(self, view: NetworkView) -> np.ndarray:
-        """Plans, PLAN [E, U]."""
-        return self.plan.act(view)
-
-
-class _Rule:
-    """A constant plan under a name of its own."""
-
-    plan: ConstantPlan
-    name: str
-
-    def reset(self, view: NetworkView) -> None:
-        """Nothing to remember."""
-
-    def act(self, view: NetworkView) -> np.ndarray:
-        """Plans, PLAN [E, U]."""
-        return self.plan.act(view)
 
 
 class Deadline(_Rule):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...envs.handover.actions import can_repair
 from ...envs.handover.config import HandoverConfig
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.state import (
@@ -26,7 +27,7 @@ from ...envs.handover.world.state import (
 from ...errors import require
 from ..base import label
 from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
-from .plans import can_repair, next_cell, reactive_plans
+from .plans import forwarded, reactive_plans
 
 _SURE_AT, _SURE_AHEAD = 0.95, 0.08  # how often a plan for a predicted handover holds; less each second ahead
 _MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
@@ -60,11 +61,11 @@ class GreedyPlanner:
         """Nobody has been observed."""
         self._egress, self._ingress = view.egress_bps, view.ingress_bps
         self._size = np.array([[view.kv_bits_per_token(int(option.bits))] for option in self.options])
-        self._begun_bits = np.full((view.num_envs, view.num_ues), np.inf)
+        self._shape = view.phase.shape
 
     def act(self, view: NetworkView) -> np.ndarray:
         """Plans, PLAN [E, U]."""
-        if getattr(self, "_begun_bits", np.empty(0)).shape != view.phase.shape:
+        if getattr(self, "_shape", None) != view.phase.shape:
             self.reset(view)
         self._egress += _CAPACITY_MEMORY * (view.egress_bps - self._egress)
         self._ingress += _CAPACITY_MEMORY * (view.ingress_bps - self._ingress)
@@ -129,8 +130,7 @@ class GreedyPlanner:
         left_s = np.where(phase == INTERRUPTED, 0.1, np.where(now["target"] == cell, in_s, 5.0))
         plans["weight"] = np.clip(1.0 / np.maximum(left_s, 0.1), 0.2, 10.0) * np.where(waiting, 1.0, 0.7)
         plans["backfill"] = _BACKGROUND * np.where(now["streaming"], 2.0, 1.0)
-        within = (now["hops"][now["server"], next_cell(view)] <= view.forwarding_hops) & (view.forwarding_hops > 0)
-        plans["arrival"] = np.where(within, FORWARD, RESUME)
+        plans["arrival"] = np.where(forwarded(view), FORWARD, RESUME)
         able = can_repair(view)
         if not able.any():
             return

@@ -9,7 +9,7 @@ import numpy as np
 from ...envs.handover.config import PLAN_BITS
 from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import idle_plans
-from ...envs.handover.world.state import IDLE, INTERRUPTED, PLAN, TOKEN
+from ...envs.handover.world.state import INTERRUPTED, PLAN, TOKEN
 from ...errors import PolicyError, require
 
 
@@ -55,12 +55,6 @@ def prefill_pace(view: NetworkView) -> tuple[np.ndarray, float, np.ndarray]:
     busy[e, view.server_cell[e, u]] = True
     between_s = np.where(busy, view.iteration_s, 0.0)
     return (chunk_s + between_s) / p["chunk_tokens"], 0.0, view.prefill_wait_s * (1.0 + between_s / chunk_s)
-
-
-def can_repair(view: NetworkView) -> np.ndarray:
-    """Whose cache is not whole, at rest, and could be rebuilt where it is, bool [E, U]."""
-    room = np.take_along_axis(view.free_memory_bytes, view.server_cell, axis=1) >= view.session_bytes
-    return (view.phase == IDLE) & ~view.healthy & ~view.opening & room
 
 
 def checked_bits(bits: int) -> int:

@@ -6,22 +6,19 @@ Everybody is priced in the same way: the reward's terms, with drift from the mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from kvroam import agents
 from kvroam.agents.handover.charges import TableCharges
 from kvroam.agents.handover.constant import Constant
 from kvroam.agents.handover.hindsight.book import without
 from kvroam.agents.handover.hindsight.search import Episode, search
 from kvroam.agents.registry import catalogue
 from kvroam.benchmarks.headroom.constants import constant_plans
+from kvroam.benchmarks.playing import totals
 from kvroam.envs import make_core
-from kvroam.evaluation.rollout import rollout
 from kvroam.experiment import load_experiment
 
 CONSTANT, NAMED, PREDICTED, HINDSIGHT, LEVER = "constant", "named", "perfect predictor", "hindsight", "lever"
@@ -86,25 +83,15 @@ def policies(path: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
             *((NAMED, name) for name in named), (PREDICTED, "foresight")]
 
 
-def rows(job: Job, tick: Callable[[], object] = lambda: None) -> list[dict[str, Any]]:
+def rows(job: Job) -> list[dict[str, Any]]:
     """Do a job: one row per episode and policy, as plain data."""
     config = _config(job.path, job.overrides)
     found = _played(job, config) if job.policy is not None else _searched(job, config)
-    tick()
     return [asdict(row) for row in found]
 
 
 def _played(job: Job, config: Any) -> list[Row]:
-    core, charges = make_core(config, len(job.seeds)), TableCharges(config, len(job.seeds))
-    policy = agents.make(job.policy, config, job.seeds[0])
-    cost, unavoidable = np.zeros(len(job.seeds)), np.zeros(len(job.seeds))
-    for step in rollout(core, policy, job.seeds):
-        if step == 0:
-            charges.reset(core.task.sim)
-            continue
-        more, floor = charges.of_step(core.task.sim)
-        cost += more
-        unavoidable += floor
+    cost, unavoidable = totals(str(job.policy), config, job.seeds, TableCharges(config, len(job.seeds)))
     return [Row(job.scenario, job.kind, str(job.policy), seed, float(c), float(f))
             for seed, c, f in zip(job.seeds, cost, unavoidable, strict=True)]
 

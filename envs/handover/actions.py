@@ -97,7 +97,7 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
     plans["weight"] = np.array(config.weight)[actions[..., SHARE]]
     plans["backfill"] = np.array(config.backfill)[actions[..., BACKFILL]]
     plans["arrival"] = actions[..., ARRIVAL]
-    plans["repair"] = actions[..., REPAIR] * _can_repair(view)
+    plans["repair"] = actions[..., REPAIR] * can_repair(view)
     if config.trigger == "policy":
         neighbour = (target > 1) & (target < cancel)
         plans["handover"] = np.where((actions[..., HANDOVER] == 1) & neighbour, cell, STAY)
@@ -127,7 +127,7 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     forwarded = view.forwarding_hops > 0
     mask[..., first[MEDIUM] + DETOUR] &= forwarded
     mask[..., first[ARRIVAL] + FORWARD] = forwarded
-    mask[..., first[REPAIR] + 1] = _can_repair(view)
+    mask[..., first[REPAIR] + 1] = can_repair(view)
     if config.trigger == "policy":
         # A neighbour that cannot be prepared can still be handed over to.
         neighbours = view.candidates[..., 1:] >= 0
@@ -139,7 +139,7 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     return mask
 
 
-def _can_repair(view: NetworkView) -> np.ndarray:
-    """Whose cache could be rebuilt where it is, bool [E, U]."""
+def can_repair(view: NetworkView) -> np.ndarray:
+    """Whose cache is not whole, at rest, and could be rebuilt where it is, bool [E, U]."""
     room = np.take_along_axis(view.free_memory_bytes, view.server_cell, axis=1) >= view.session_bytes
     return (view.phase == IDLE) & ~view.healthy & ~view.opening & room

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -340,11 +340,3 @@ def _blank_tape(sim: Simulator, steps: int) -> replay.Tape:
         np.zeros(by_ue, state.ue.dtype), np.zeros((rows, sim.num_cells), state.cell.dtype),
         np.zeros(rows, state.world.dtype), np.zeros((*by_ue, sim.num_cells)), np.zeros((*by_ue, sim.num_cells)),
         np.zeros(by_ue), np.zeros(rows), np.zeros(rows), np.zeros(by_ue), np.ones(by_ue), np.zeros(by_ue))
-
-
-def levers_used(book: np.ndarray, episode: Episode) -> Iterator[tuple[str, dict[float, int]]]:
-    """How often every level of every lever is used in a book: (lever, {value: changes of cell})."""
-    rows = np.array([book[u, k] for u, k in episode.changes], np.int8).reshape(-1, len(LEVERS))
-    for lever, name in enumerate(LEVERS):
-        numbers, counts = np.unique(rows[:, lever], return_counts=True)
-        yield name, {float(LEVELS[lever, n]): int(c) for n, c in zip(numbers, counts, strict=True)}
