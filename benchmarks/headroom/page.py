@@ -104,12 +104,16 @@ def _levers(scenarios: Sequence[Scenario], gate: Gate) -> str:
     verdict = ("Every lever matters." if not idle else
                f"Does not matter enough to be asked for: {', '.join(idle)}. A policy that ignores what stands there "
                "loses little in these scenarios.")
-    return ("## Which decisions matter\n\nHindsight once more, without one of its levers, over hindsight with all "
-            "of them: *no lead time* prepares nothing before the handover; *one medium* and *one precision* use the "
-            "same for all handovers of the scenario (the best is named); *keep all* sends whole caches; *equal shares* "
-            "gives no transfer more of a link than others; *no backfill* never sends the rest of a cache later. These "
-            "searches begin from the book that hindsight found and are shorter, so that ratios near 1 are rounded up "
-            f"by what a longer search would still find.\n\n{verdict}\n\n"
+    return ("## Which decisions matter\n\nHindsight once more, without one of its levers. The table says "
+            "how many times hindsight with all of them it then costs.\n\n"
+            "* *No lead time* prepares nothing before the handover.\n"
+            "* *One medium* and *one precision* use the same for all handovers of the scenario; the best one is "
+            "named.\n"
+            "* *Keep all* sends whole caches.\n"
+            "* *Equal shares* gives no transfer more of a link than others.\n"
+            "* *No backfill* never sends the rest of a cache later.\n\n"
+            "These searches begin from the book that hindsight found and are shorter. So a ratio near 1 is a little "
+            f"too high.\n\n{verdict}\n\n"
             + markdown(("scenario", *levers), rows, "l" + " r" * len(levers)))
 
 

@@ -7,12 +7,9 @@ predictions of text, of stated facts, of questions and of answers move, and the 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -29,7 +26,7 @@ from ..tokenizer import ASK, BOS, FACT, load_tokenizer
 from .corpus import read_corpus
 from .drift_by_token_page import Row, page, read_csv
 from .intervals import mean
-from .pruning import HORIZON, LENGTH, START
+from .pruning import HORIZON, LENGTH, START, write_csv
 from .vocabulary import encode_texts
 
 KINDS = ("text", "statement", "question", "answer")
@@ -162,21 +159,12 @@ def execute(args: argparse.Namespace) -> None:
     table, text = (args.out / f"drift_by_token.{end}" for end in ("csv", "md"))
     if not args.measured:
         make_folder(args.out)
-        write_csv(list(measure(KVBackend.load(device="cpu"), args.rows, args.seed, args.quiet)), table)
+        write_csv(list(measure(KVBackend.load(device="cpu"), args.rows, args.seed, args.quiet)), table, COLUMNS)
     elif not table.is_file():
         raise ConfigError(f"{str(table)!r} does not exist; measure without --measured first")
     rows = read_csv(table)
     write_whole(text, lambda draft: draft.write_text(page(rows, START, HORIZON), encoding="utf-8"))
     print(f"{len(rows)} lines: {table}, {text}")
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write the table as CSV, all of it or nothing."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, lambda draft: draft.write_text(text.getvalue(), encoding="utf-8"))
 
 
 command = Command("python -m kvroam.kvbackend.embedded.training.drift_by_token", __doc__, options, execute)

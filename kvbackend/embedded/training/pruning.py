@@ -141,10 +141,10 @@ def measure(backend: KVBackend, count: int, seed: int, quiet: bool = False) -> l
     return rows
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write the table as CSV, all of it or nothing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, lambda draft: draft.write_text(text.getvalue(), encoding="utf-8"))
