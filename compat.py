@@ -137,6 +137,32 @@ def drjit_llvm_version() -> tuple[int, ...]:
         return ()
 
 
+# TensorBoard shows a moving GIF that comes as an image; torch's own way to write one needs moviepy.
+
+
+def add_gif(writer: Any, tag: str, gif: bytes, step: int) -> bool:
+    """Write a GIF through torch's SummaryWriter.
+
+    Returns:
+        Whether it could be written as it is; if not, its first frame was.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    first = Image.open(io.BytesIO(gif))
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        image = Summary.Image(height=first.height, width=first.width, colorspace=3, encoded_image_string=gif)
+        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        writer.add_image(tag, np.asarray(first.convert("RGB")), step, dataformats="HWC")
+        return False
+    return True
+
+
 # Stable-Baselines3: a logger keeps the scalars of an update until the end of the next rollout, in fields without a
 # public name. Without them a resumed run would miss one row of its `train/` scalars, and nothing else.
 # In 2.7 to 2.9: what stable_baselines3.common.logger.Logger collects until `dump`.

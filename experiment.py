@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from .envs.base import registry
 from .errors import ConfigError, require
@@ -25,13 +25,36 @@ GRID = "grid"  # as a name: all scenarios of a task
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Stable-Baselines3 PPO with parameters shared by all UEs."""
+    """How one policy that all agents share is trained.
 
-    total_steps: int = 1_000_000  # agent-steps (environment steps times UEs)
-    num_envs: int = 8  # environments side by side
+    A step is a decision of one agent; with `decisions: false`, where everybody decides in every interval, it is an
+    interval of one agent.
+    """
+
+    algorithm: Literal["ppo", "maskable-ppo", "recurrent-ppo", "mappo", "bc", "evolution"] = "maskable-ppo"
+    engine: Literal["sb3", "rllib"] = "sb3"  # the library that trains
+    decisions: bool = True  # agents are asked at their decision points only (kvroam.envs.base.decisions)
+    # Trained in side by side: files or shipped names, each with its changes: "rush_hour scene=umi-04 num_ues=24". None:
+    # the environment of this file.
+    worlds: tuple[str, ...] = ()
+    scoring: Literal["table", "kv", "none"] = "table"  # scoring.mode while training and in its evaluations
+    start: str | None = None  # a policy to start from: a policy file, a run folder, or the name of a shipped policy
+    imitate: str | None = None  # a named policy to imitate before anything else, such as greedy-planner or hindsight
+    imitate_episodes: int = 8  # of each world and round
+    imitate_rounds: int = 4  # the expert plays in the first one; then the learner plays, and the expert says what to do
+    imitate_epochs: int = 6  # passes over all lessons so far, after each round
+    openness: float = 0.15  # weight of the entropy while imitating, so that the policy stays ready to try other things
+    generations: int = 40  # of evolution
+    population: int = 15  # sets of numbers that a generation tries
+    evolution_episodes: int = 4  # that each of them plays in each world
+    sigma: float = 0.6  # how far from the present numbers the first generation looks
+    workers: int = 2  # processes that play; the numbers do not depend on it
+    critic_first: int = 0  # rollouts at the start from which only the value function learns
+    total_steps: int = 1_000_000
+    num_envs: int = 8  # environments of each world; of one with more than 16 agents as many fewer
     seed: int = 0
-    rollout_steps: int = 128  # per environment and update
-    batch_size: int = 2048  # agent-steps per gradient step
+    rollout_steps: int = 128  # per agent and update, on average
+    batch_size: int = 2048  # steps per gradient step
     epochs: int = 6  # passes over a rollout
     learning_rate: float = 1e-3  # at the start; it falls linearly to 0
     gamma: float = 0.997  # discount per decision interval
@@ -40,18 +63,51 @@ class TrainConfig:
     clip: float = 0.2  # PPO's clipping range
     neutral_bias: float = 3.0  # logit bonus at the start for: prepare nothing, keep all, 16 bit, equal share
     reward_scale: float = 5.0  # rewards are multiplied by this for PPO only
+    credit: bool = True  # at decision points: rewards are dealt out to whose decisions they follow from (Task.credit)
     hidden: tuple[int, ...] = (128, 128)  # units per layer, of the policy and of the value function
-    checkpoint_every: int = 100_000  # agent-steps between checkpoints
+    activation: Literal["Tanh", "ReLU", "ELU", "LeakyReLU", "GELU", "SiLU"] = "ReLU"
+    checkpoint_every: int = 100_000  # steps between checkpoints
+    evaluate_every: int = 100_000  # steps between evaluations on held-out seeds; 0: none
+    evaluate_episodes: int = 16  # of each world, in each of these evaluations
+    patience: int | None = None  # stop after so many evaluations without improvement; None: never
+    runners: int = 2  # rllib: processes that play, which share the environments
+    scorers: int = 1  # rllib: processes with a language model, for scoring.mode kv; 0: every runner has its own
+    ray_address: str | None = None  # rllib: of a Ray cluster, such as ray://host:10001 or auto; null: this machine
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "gae_lambda", "entropy", "clip", "neutral_bias", "reward_scale"):
+        for name in ("learning_rate", "gae_lambda", "entropy", "clip", "neutral_bias", "reward_scale",
+                     "openness"):
             require(math.isfinite(getattr(self, name)), f"{name} is {getattr(self, name)}: it must be finite")
         for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "learning_rate",
-                     "checkpoint_every", "reward_scale"):
+                     "checkpoint_every", "reward_scale", "imitate_episodes", "imitate_rounds", "imitate_epochs",
+                     "generations", "evolution_episodes", "sigma", "workers"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be above 0")
         require(self.batch_size >= 2,
                 f"batch_size is {self.batch_size}: it must be at least 2, PPO normalises the advantages of a batch")
+        require(self.population >= 4, f"population is {self.population}: it must be at least 4")
+        require(self.runners >= 1, f"runners is {self.runners}: it must be at least 1")
+        require(self.scorers >= 0, f"scorers is {self.scorers}: it must not be negative")
         require(0 <= self.gamma <= 1, f"gamma is {self.gamma}: it must lie in [0, 1]")
+        for name in ("seed", "evaluate_every", "critic_first", "openness"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(self.evaluate_episodes >= 2,
+                f"evaluate_episodes is {self.evaluate_episodes}: it must be at least 2, for an interval")
+        require(self.patience is None or self.patience >= 1,
+                f"patience is {self.patience}: it must be at least 1, or null for never")
+        require(self.patience is None or self.evaluate_every > 0,
+                "patience needs evaluations: set evaluate_every above 0")
+        require(len(set(self.worlds)) == len(self.worlds), f"worlds {list(self.worlds)} names one twice")
+        require(self.decisions or len(self.worlds) < 2,
+                f"worlds are {len(self.worlds)}: several need decisions: true")
+        require(not (self.decisions and self.algorithm == "recurrent-ppo"),
+                "algorithm recurrent-ppo remembers from interval to interval: set decisions: false")
+        require(self.algorithm != "bc" or self.imitate is not None,
+                "algorithm bc imitates and does nothing else: say whom by imitate")
+        require(self.decisions or self.imitate is None, "imitate needs decision points: set decisions: true")
+        require(self.decisions or self.algorithm not in ("mappo", "bc"),
+                f"algorithm {self.algorithm} trains at decision points only: set decisions: true")
+        require(self.algorithm not in ("recurrent-ppo", "mappo") or len(self.hidden) > 0,
+                f"hidden is []: {self.algorithm} needs at least one layer")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Train one policy that all UEs share, with Stable-Baselines3 PPO.
+"""Train one policy that all UEs share, with Stable-Baselines3, or on Ray RLlib with `train.engine=rllib`.
 
     python train.py --config configs/handover.yaml --out runs/ppo --set train.total_steps=2000000
 
-The run folder gets the configuration, TensorBoard scalars (every reward term, every episode metric), checkpoints and
-`policy.zip`, which `evaluate.py --policies runs/ppo` accepts. A run that was stopped or killed goes on from its last
-checkpoint, to the same numbers as if it had not been:
+The run folder gets the configuration, TensorBoard files (every reward term, every episode metric), a learning curve on
+held-out seeds, `policy.safetensors` and, by that curve, `best.safetensors`; `evaluate.py --policies runs/ppo` plays the
+best. A run that was stopped or killed goes on from its last checkpoint, to the same numbers as if it had not been:
 
     python train.py --resume runs/ppo
 """
@@ -20,7 +20,6 @@ from typing import Any
 from kvroam import commands
 from kvroam.errors import ConfigError
 from kvroam.experiment import Experiment, load_experiment
-from kvroam.training import checkpoints, folder
 from kvroam.training.stopping import StopRequest
 
 OUT = "runs/ppo"
@@ -28,7 +27,7 @@ OUT = "runs/ppo"
 
 def train(experiment: Experiment[Any], out: Path, quiet: bool = False, resume: bool = False,
           overwrite: bool = False) -> Path:
-    """Train and return the path of the final checkpoint; SIGINT and SIGTERM end it with a checkpoint.
+    """Train and return the path of the last policy; SIGINT and SIGTERM end it with a checkpoint.
 
     torch uses as many threads as it is set to; one is the fastest for networks as small as these.
 
@@ -41,27 +40,53 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool = False, resume: b
         overwrite: replace the run that `out` holds.
 
     Raises:
-        KvroamError: the run folder holds a run, cannot be written, or has nothing to go on from.
+        KvroamError: the run folder holds a run, is used by another training, cannot be written, or has nothing to go
+            on from.
         KeyboardInterrupt: a signal asked to stop; the checkpoint is written.
     """
-    from kvroam.training.algorithm import Scaled, make_env, make_logger, make_model
-    from kvroam.training.callbacks import Report
+    if experiment.train.engine == "rllib":
+        from kvroam.training.rllib import entry
+
+        return entry.train(experiment, out, quiet, resume, overwrite)
+    from kvroam.agents import policy_file
+    from kvroam.training import algorithm, checkpoints, evolution, folder, imitation
+    from kvroam.training.callbacks import Enough, Report
 
     options, scalars = experiment.train, str(out / folder.SCALARS)
-    if resume:
-        model, env = checkpoints.read(out, experiment, lambda: make_logger(scalars), say)
-        model.set_env(Scaled(env, options.reward_scale), force_reset=False)
-    else:
-        env = make_env(experiment)
-        folder.begin(out, experiment, overwrite)
-        model = make_model(experiment, env)
-        model.set_logger(make_logger(scalars))
-    with StopRequest() as stop:
-        # SB3 counts a resumed run's steps on top of those it has.
-        model.learn(options.total_steps - model.num_timesteps, callback=Report(experiment, env, out, stop, quiet),
-                    reset_num_timesteps=not resume)
-    path = checkpoints.save(model, out / checkpoints.POLICY, experiment)
-    checkpoints.forget(out)
+    if options.algorithm == "evolution":
+        with folder.owned(out):
+            if not resume:
+                folder.begin(out, experiment, overwrite)
+            return evolution.train(experiment, out, quiet, resume)
+    algorithm.algorithm(experiment)
+    with folder.owned(out), StopRequest() as stop:
+        earlier = None
+        if resume:
+            model, env, earlier = checkpoints.read(out, experiment, lambda: algorithm.make_logger(scalars), say)
+            model.set_env(algorithm.wrapped(env, experiment), force_reset=False)
+        else:
+            env = algorithm.make_env(experiment)
+            model = algorithm.make_model(experiment, env)
+            folder.begin(out, experiment, overwrite)
+            model.set_logger(algorithm.make_logger(scalars))
+            if options.imitate is not None:
+                imitation.begin(model, experiment, (lambda line: None) if quiet else say)
+        report = Report(experiment, env, out, stop, quiet, earlier)
+        try:
+            if options.algorithm == "bc":
+                report.init_callback(model)
+                report.on_training_start({}, {})
+            else:
+                algorithm.learn(model, experiment, report, resume)
+        except Enough:
+            rows = report.held_out.history.rows
+            say(f"stopped after {rows[-1].steps} steps: {options.patience} evaluations without improvement")
+        report.finish()
+        path = out / checkpoints.POLICY
+        policy_file.write(path, checkpoints.policy_of(model, experiment))
+        checkpoints.forget(out)
+        report.show()
+        model.logger.close()
     return path
 
 
@@ -84,6 +109,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Train as the command line says."""
+    from kvroam.training import folder
+
     if args.resume is not None:
         if args.config is not None or args.out is not None or args.overrides or args.overwrite:
             raise ConfigError("--resume goes on as the run was configured: leave out --config, --out, --overwrite and "

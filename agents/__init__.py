@@ -1,6 +1,6 @@
 """Policies: heuristics from the papers, simple baselines and learned ones, behind one small interface."""
 
 from .base import Policy
-from .registry import make, names
+from .registry import make, names, role, shipped
 
-__all__ = ["Policy", "make", "names"]
+__all__ = ["Policy", "make", "names", "role", "shipped"]

@@ -54,6 +54,8 @@ class Entry:
         source: paper or "ours".
         assumes: what it takes for granted.
         given: arguments that come from the configuration, or are fixed by the name.
+        role: what results call it: "heuristic"; "constant", one plan for all; or "upper_bound", which knows what no
+            policy could, so that nobody competes with it.
     """
 
     kind: Callable[..., Policy]
@@ -61,12 +63,27 @@ class Entry:
     source: str
     assumes: str
     given: Callable[[Any], dict[str, Any]] = _nothing
+    role: str = "heuristic"
 
     def arguments(self, config: Any) -> dict[str, Any]:
         """The arguments that a user may give, with their defaults."""
         fixed = self.given(config)
         return {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()
                 if name not in fixed}
+
+
+@dataclass(frozen=True)
+class Tunables:
+    """A policy whose numbers can be learned (`train.algorithm: evolution`).
+
+    Args:
+        names: of the numbers.
+        make: called as make(numbers, config), float64 [len(names)], or one row per environment; the origin is the
+            policy as it was set by hand, and 1 is one standard deviation of where to look first.
+    """
+
+    names: tuple[str, ...]
+    make: Callable[[np.ndarray, Any], Policy]
 
 
 @dataclass(frozen=True)
@@ -78,9 +95,11 @@ class Catalogue:
         entries: the named policies.
         aliases: names for arguments that are often wanted, `alias: name:key=value`.
         adapted: called as adapted(policy, config): the policy as it can act under that configuration.
+        tunable: the policy whose numbers can be learned, if there is one.
     """
 
     checked: Callable[[Any, Any, str], np.ndarray]
     entries: Mapping[str, Entry]
     aliases: Mapping[str, str] = field(default_factory=dict)
     adapted: Callable[[Policy, Any], Policy] = _as_it_is
+    tunable: Tunables | None = None

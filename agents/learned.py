@@ -1,4 +1,4 @@
-"""A policy trained by train.py: Stable-Baselines3 PPO with parameters shared by all agents."""
+"""A policy that was trained: the network of a policy file acts for all agents."""
 
 from __future__ import annotations
 
@@ -8,72 +8,133 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.base import registry
+from ..envs.base.decisions import Holder
 from ..errors import PolicyError
 from ..settings.loader import fingerprint
-from ..training import description
+from . import policy_file
+from .base import Policy, Tunables
+from .policy_file import PolicyFile
 
-BEST = "policy.zip"
+BEST, LAST = "best.safetensors", "policy.safetensors"
 
 
 class LearnedPolicy:
-    """The greedy policy of a checkpoint; nothing that is stored in the file is executed.
+    """Acts as a trained network says: its most probable choices, among those that its masks leave open.
+
+    A policy that was trained at decision points is asked at them only; until an agent's next one, its plan stays.
 
     Args:
-        path: a checkpoint (.zip), or the run folder that holds `policy.zip`.
-        config: the environment it will act in; its spaces must be those of the training.
+        source: a policy file, the run folder that holds `best.safetensors` or else `policy.safetensors`, or the content
+            of a policy file.
+        config: the environment it will act in; actions and observations must be those of the training.
+        deterministic: take the most probable choices; False draws by probability.
+        seed: of the draws.
+        tunable: what the catalogue of the task has for a file of numbers instead of a network.
 
     Attributes:
+        about: what the file says about itself.
         training_seeds: the seeds of the environments it was trained in.
 
     Raises:
-        PolicyError: no checkpoint of train.py, one for another environment, or one that was altered.
+        PolicyError: no policy file, a damaged or altered one, or one for another environment.
     """
 
     decides_handovers = True
 
-    def __init__(self, path: Path, config: Any) -> None:
-        file = path / BEST if path.is_dir() else path
-        if not file.is_file():
-            raise PolicyError(f"checkpoint {str(file)!r} is absent: give a .zip written by train.py")
-        about = description.read(file)
-        if path.is_dir():
-            _check_run(path, about)
-        if about.task != config.task:
-            raise PolicyError(f"checkpoint {str(file)!r} was trained for task {about.task!r}, this is "
-                              f"{config.task!r}: use a policy of the same task")
-        parts, features = registry.task(config.task).layout(config)
-        wanted = len(features), tuple(part.size for part in parts)
-        if wanted != (about.observation_size, about.action_sizes):
-            raise PolicyError(f"checkpoint {str(file)!r} was trained on {about.observation_size} observations and "
-                              f"actions {list(about.action_sizes)}, this environment has {wanted[0]} and "
-                              f"{list(wanted[1])}: use the configuration it was trained with")
-        self.network = description.load_policy(file, about)
-        options = about.config.get("train", {})
-        first = int(options.get("seed", 0))
-        self.training_seeds = range(first, first + int(options.get("num_envs", 0)))
-        self.name = path.name if path.is_dir() else path.stem if path.stem != "policy" else path.parent.name
+    def __init__(self, source: Path | PolicyFile, config: Any, deterministic: bool = True, seed: int = 0,
+                 tunable: Tunables | None = None) -> None:
+        if isinstance(source, PolicyFile):
+            found, self.name = source, source.about.algorithm
+            where = f"policy {self.name!r}"
+        else:
+            file = in_folder(source) if source.is_dir() else source
+            found, where = policy_file.read(file), f"policy {str(file)!r}"
+            if source.is_dir():
+                _check_run(source, file, found)
+            self.name = (source.name if source.is_dir() else
+                         source.parent.name if source.name in (BEST, LAST) else source.stem)
+        policy_file.check(found, config, where)
+        self.about = found.about
+        self._numbers: Policy | None = None
+        if self.about.network.kind == "numbers":
+            if tunable is None or tunable.names != self.about.network.names:
+                raise PolicyError(f"{where} has the numbers {', '.join(self.about.network.names)}; this version has no "
+                                  "policy with exactly these: train it anew")
+            self._numbers = tunable.make(found.tensors["numbers"].astype(np.float64), config)
+        else:
+            self.actor = found.actor()
+        options = self.about.config.get("train", {})
+        first, worlds = int(options.get("seed", 0)), max(1, len(options.get("worlds", ())))
+        self.training_seeds = range(first, first + worlds * int(options.get("num_envs", 0)))
+        self._draws = None if deterministic else np.random.default_rng(seed)
+        self._task: Any = None
 
     def reset(self, view: Any) -> None:
-        """Nothing to remember."""
+        """New episodes begin everywhere: nothing is remembered, and everybody decides."""
+        if self._numbers is not None:
+            self._numbers.reset(view)
+            return
+        self._task = view.task
+        rows = view.task.num_envs * view.task.num_agents
+        self._holder = Holder(view.task)
+        self._actions = np.zeros((view.task.num_envs, view.task.num_agents, len(self.actor.sizes)), np.int64)
+        self._memory = self.actor.memory(rows)
+        self._time_s = np.zeros(view.task.num_envs)
 
     def act(self, view: Any) -> np.ndarray:
-        """Plans of the most probable actions [E, A]."""
+        """Plans [E, A]."""
+        if self._numbers is not None:
+            return self._numbers.act(view)
         task = view.task
-        rows = task.observe()
-        chosen, _ = self.network.predict(rows.reshape(-1, rows.shape[-1]), deterministic=True)
-        return task.decode(np.asarray(chosen).reshape(*rows.shape[:2], -1))
+        if task is not self._task:
+            self.reset(view)
+        self._notice_new_episodes(view)
+        due = self._holder.due() if self.about.decisions else np.ones(self._actions.shape[:2], bool)
+        rows = np.flatnonzero(due)
+        if len(rows):
+            observations = task.observe().reshape(due.size, -1)[rows]
+            masks = task.masks().reshape(due.size, -1)[rows] if self.about.masked else None
+            logits, after = self.actor.logits(observations, tuple(array[:, rows] for array in self._memory))
+            for array, new in zip(self._memory, after, strict=True):
+                array[:, rows] = new
+            self._actions[due] = self.actor.choose(logits, masks, self._draws)
+        return self._holder.decide(due, self._actions) if self.about.decisions else task.decode(self._actions)
+
+    def _notice_new_episodes(self, view: Any) -> None:
+        """Forget what was in environments whose clock has gone back, where the view has a clock."""
+        clock = getattr(view, "time_s", None)
+        if clock is None:
+            return
+        anew = np.flatnonzero(clock < self._time_s)
+        self._time_s = np.array(clock)
+        self._holder.forget(anew)
+        agents = self._actions.shape[1]
+        for array in self._memory:
+            array.reshape(len(array), -1, agents, array.shape[-1])[:, anew] = 0.0
 
 
-def _check_run(folder: Path, about: description.Description) -> None:
+def in_folder(run: Path) -> Path:
+    """The policy of a run folder: the best by its evaluations, or else the last.
+
+    Raises:
+        PolicyError: there is none.
+    """
+    for name in (BEST, LAST):
+        if (run / name).is_file():
+            return run / name
+    raise PolicyError(f"folder {str(run)!r} holds neither {BEST} nor {LAST}: give a run folder of train.py, or a "
+                      f"{policy_file.SUFFIX} file")
+
+
+def _check_run(folder: Path, file: Path, found: PolicyFile) -> None:
     """Refuse a policy beside the configuration of another run."""
     beside = folder / "config.json"
     if not beside.is_file():
         return
     try:
-        found = fingerprint(json.loads(beside.read_text(encoding="utf-8")))
+        own = fingerprint(json.loads(beside.read_text(encoding="utf-8")))
     except ValueError as error:
         raise PolicyError(f"{str(beside)!r} is not JSON: train the run anew") from error
-    if found != about.fingerprint:
-        raise PolicyError(f"run {str(folder)!r} holds the policy of one configuration ({about.fingerprint}) and the "
-                          f"config.json of another ({found}): name the checkpoint itself, or train anew")
+    if own != found.about.fingerprint:
+        raise PolicyError(f"run {str(folder)!r} holds the policy of one configuration ({found.about.fingerprint}) and "
+                          f"the config.json of another ({own}): name {file.name} itself, or train anew")

@@ -1,11 +1,13 @@
-"""Policies of every task: by name and arguments, of the user's own, and learned ones by their checkpoint."""
+"""Policies of every task: by name and arguments, of the user's own, and trained ones by name or file."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from . import own
 from .arguments import parsed
 from .base import Catalogue, Policy
 from .learned import LearnedPolicy
+from .policy_file import SUFFIX
+
+HEURISTIC, LEARNED, UPPER_BOUND = "heuristic", "learned", "upper_bound"
 
 
 def tasks() -> tuple[str, ...]:
@@ -45,6 +50,29 @@ def names(task: str = "handover") -> tuple[str, ...]:
     return tuple(catalogue(task).entries)
 
 
+@cache
+def shipped(task: str = "handover") -> Mapping[str, Path]:
+    """The trained policies that ship with a task, `agents/<task>/shipped/NAME.safetensors`: their files by name.
+
+    Raises:
+        PolicyError: no such task.
+    """
+    catalogue(task)
+    folder = Path(str(resources.files(f"{__package__}.{task}"))) / "shipped"
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def file_of(text: str, config: Any) -> Path:
+    """The policy file or run folder that is meant by the name of a shipped policy, or by a path.
+
+    Args:
+        text: name or path.
+        config: the environment's.
+    """
+    task = getattr(type(config), "task", "")
+    return (shipped(task) if task in tasks() else {}).get(text, Path(text))
+
+
 def make(given: Any, config: Any, seed: int = 0) -> Policy:
     """The policy that is meant, ready to act in the environment of that configuration.
 
@@ -52,7 +80,8 @@ def make(given: Any, config: Any, seed: int = 0) -> Policy:
         given: one of
             a name of `names()`, alone or with arguments (`token-aware:keep=0.1,bits=8`), or an alias (`cho-int8`);
             `FILE.py:CLASS` or `MODULE:CLASS`, alone or with arguments (`mine.py:MyPolicy:limit=2000`);
-            a checkpoint written by train.py, or the run folder that holds it;
+            a name of `shipped()`, a trained policy;
+            a policy file (.safetensors), or the run folder of train.py that holds one;
             an object with `act(view)`, a class of such objects, or a function of the view that returns plans.
         config: the environment it will act in; its `task` says whose policies are meant.
         seed: for a class or factory of the user's own that takes `seed`.
@@ -63,7 +92,8 @@ def make(given: Any, config: Any, seed: int = 0) -> Policy:
 
     Raises:
         PolicyError: no such name, file, module or class; an argument that does not exist or cannot be; a class that
-            cannot be made or has no `act`; a checkpoint made for other spaces; `given` is nothing of the kind.
+            cannot be made or has no `act`; a policy file that is damaged, altered or made for other
+            spaces; `given` is nothing of the kind.
     """
     listed = _catalogue_of(config)
     if isinstance(given, (str, Path)):
@@ -75,9 +105,26 @@ def make(given: Any, config: Any, seed: int = 0) -> Policy:
     elif callable(given):
         name = getattr(given, "__name__", type(given).__name__)
     else:
-        raise PolicyError(f"{given!r} is not a policy: give a name, FILE.py:CLASS, MODULE:CLASS, a checkpoint, "
+        raise PolicyError(f"{given!r} is not a policy: give a name, FILE.py:CLASS, MODULE:CLASS, a policy file, "
                           "an object with act(view), or a function of the view")
     return _owned(given, name, listed, config)
+
+
+def role(given: Any, config: Any) -> str:
+    """What results call a policy that `make` takes.
+
+    Returns:
+        "learned" for a checkpoint; else what the catalogue says (agents.base.Entry), "heuristic" for a policy of the
+        user's own.
+    """
+    listed = _catalogue_of(config)
+    if not isinstance(given, (str, Path)):
+        return HEURISTIC
+    base = str(given).partition(":")[0]
+    base = listed.aliases.get(base, base).partition(":")[0]
+    if base in listed.entries:
+        return listed.entries[base].role
+    return HEURISTIC if own.is_own(str(given)) else LEARNED
 
 
 def _by_text(name: str, listed: Catalogue, config: Any, seed: int) -> Policy:
@@ -96,15 +143,16 @@ def _by_text(name: str, listed: Catalogue, config: Any, seed: int) -> Policy:
             raise PolicyError(f"policy {name!r}: {error}") from error
     if own.is_own(name):
         return _owned(*own.from_text(name, config, seed), listed, config)
-    path = Path(name)
+    path = file_of(name, config)
     if path.exists():
-        return LearnedPolicy(path, config)
-    every = ", ".join(listed.entries)
+        return listed.adapted(LearnedPolicy(path, config, tunable=listed.tunable), config)
+    trained = shipped(config.task) if config.task in tasks() else {}
+    every = ", ".join([*listed.entries, *trained])
     if path.suffix[1:].isalpha() or len(path.parts) > 1:
-        raise PolicyError(f"checkpoint {name!r} does not exist: train one with train.py, or give one of {every}")
-    near = difflib.get_close_matches(base, [*listed.entries, *listed.aliases], 1)
+        raise PolicyError(f"policy file {name!r} does not exist: train one with train.py, or give one of {every}")
+    near = difflib.get_close_matches(base, [*listed.entries, *listed.aliases, *trained], 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise PolicyError(f"policy {name!r} is unknown: {hint}choose among {every}, or give the path of a checkpoint, "
+    raise PolicyError(f"policy {name!r} is unknown: {hint}choose among {every}, or give a policy file, "
                       "FILE.py:CLASS or MODULE:CLASS")
 
 

@@ -1,4 +1,4 @@
-"""A policy's episodes without a language model, with what their steps cost added up."""
+"""A policy's episodes without a language model: what their steps cost added up, or all of their metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from kvroam import agents
-from kvroam.agents.handover.charges import TableAmounts, TableCharges
 from kvroam.envs import make_core
-from kvroam.evaluation.rollout import rollout
+from kvroam.envs.handover.harm.charges import TableAmounts, TableCharges
+from kvroam.evaluation.rollout import episodes, rollout
+from kvroam.experiment import Experiment
 
 
 def totals(policy: str, config: Any, seeds: Sequence[int], charges: TableCharges | TableAmounts,
@@ -33,3 +34,17 @@ def totals(policy: str, config: Any, seeds: Sequence[int], charges: TableCharges
         more, unavoidable = charges.of_step(core.task.sim)
         cost, floor = cost + more, floor + unavoidable
     return cost, floor
+
+
+def outcomes(policy: str, experiment: Experiment[Any], seeds: Sequence[int]) -> list[dict[str, float]]:
+    """The metrics of one episode per seed, all side by side.
+
+    Args:
+        policy: as evaluate.py takes it.
+        experiment: its environment, scored as that says, and its objectives.
+        seeds: of the episodes.
+    """
+    config = experiment.environment
+    core, player = make_core(config, len(seeds)), agents.make(policy, config, seeds[0])
+    *_, found = episodes(core, player, seeds, experiment.evaluate)
+    return [metrics for metrics, _ in found or ()]

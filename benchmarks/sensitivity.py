@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kvroam import commands
-from kvroam.agents.handover.charges import TableAmounts, prices_of
 from kvroam.benchmarks.playing import totals
 from kvroam.benchmarks.repricing import Played, Ranking, changes, rank, summary
+from kvroam.envs.handover.harm.charges import TableAmounts, prices_of
 from kvroam.errors import ConfigError
 from kvroam.evaluation.estimates import Ratio
 from kvroam.evaluation.players import by_name

@@ -23,11 +23,11 @@ FLOORS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("envs.views", "PettingZoo, Gymnasium, Stable-Baselines3"),),
     (("envs.handover", "the first task, and its world"),),
     (("experiment", "environment + train + evaluate, from one file"),),
-    (("training", "algorithms, checkpoints, runs"),),
-    (("agents", "policies: papers, baselines, learned"),),
+    (("agents", "policies: papers, baselines, trained ones and their files"),),
     (("evaluation", "roll-outs, statistics, reports"),),
-    (("train", "train.py: settings -> policy"), ("evaluate", "evaluate.py: policies -> table"),
-     ("benchmarks", "speed, and the papers' figures")),
+    (("training", "algorithms, checkpoints, runs"),),
+    (("train", "train.py: settings -> policy"), ("evaluate", "evaluate.py: policies -> table")),
+    (("benchmarks", "speed, the papers' figures, what was learned"),),
 )
 
 _WIDTH, _HEIGHT, _GAP, _LEFT = 820, 44, 8, 20

@@ -1,4 +1,4 @@
-"""Write agents/handover/drift_numbers.py from docs/sweep.csv: `python docs/make_drift_table.py`.
+"""Write envs/handover/harm/drift_numbers.py from docs/sweep.csv: `python docs/make_drift_table.py`.
 
 After `python -m kvroam.kvbackend.sweep --out docs`, when the embedded model or a scorer has changed.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from kvroam.commands import Command
 
 SWEEP = Path(__file__).with_name("sweep.csv")
-TABLE = Path(__file__).parents[1] / "agents" / "handover" / "drift_numbers.py"
+TABLE = Path(__file__).parents[1] / "envs" / "handover" / "harm" / "drift_numbers.py"
 SCORERS = ("window", "reconstruction", "reconstruction@head")
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 _HEAD = '"""What pruning and quantising cost: made by `python docs/make_drift_table.py` from docs/sweep.csv."""\n\n'

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from kvroam.agents import policy_file, shipped
 from kvroam.agents.handover.catalogue import CATALOGUE
 from kvroam.commands import Command
 from kvroam.envs.handover.config import HandoverConfig
@@ -48,7 +49,7 @@ python evaluate.py --policies mine.py:MyPolicy mine.py:MyPolicy:limit=2000 ctho 
 * With `actions.trigger: policy` the policies decide when a UE changes cell. A policy that says nothing about it follows event A3: its UEs change cell when the time-to-trigger has run out. One that writes `plans["handover"]` itself (a cell, or -1 to stay) has the attribute `decides_handovers = True`. A plain function of the view decides everything itself.
 * Random draws should come from the environment's policy stream, as those of `random` do (`kvroam.agents.random`): a generator of your own makes an episode depend on what was played before it.
 
-In Python, `kvroam.agents.make(given, config, seed=0)` takes all of this: a name, `FILE.py:CLASS`, `MODULE:CLASS`, a checkpoint, a class, an object with `act(view)`, or a function of the view. So do `evaluate(config, [given, ...], ...)` and the argument `others` of the ego environments.
+In Python, `kvroam.agents.make(given, config, seed=0)` takes all of this: a name, `FILE.py:CLASS`, `MODULE:CLASS`, a policy file, a class, an object with `act(view)`, or a function of the view. So do `evaluate(config, [given, ...], ...)` and the argument `others` of the ego environments.
 '''  # noqa: E501
 
 
@@ -58,8 +59,9 @@ def page() -> str:
         "# Policies", "", "Made by `python docs/make_policies.py` from `kvroam.agents.handover.catalogue`.", "",
         "`python evaluate.py --policies NAME ...` takes a name, a name with arguments such as "
         "`token-aware:keep=0.1,bits=8` or `constant:medium=split,bits=4,when=early,keep=0.5`, an alias (more arguments "
-        "may follow: `token-aware-0.1:bits=8`), the path of a checkpoint, or [your own policy](#your-own-policy). The "
-        "policy's `name` is the name with the arguments that differ from their defaults.", "",
+        "may follow: `token-aware-0.1:bits=8`), a policy file or run folder of train.py, or "
+        "[your own policy](#your-own-policy). The policy's `name` is the name with the arguments that differ from "
+        "their defaults.", "",
         "| name | what it does | source | assumption | arguments and defaults |", "| --- | --- | --- | --- | --- |",
     ]
     for name, entry in CATALOGUE.entries.items():
@@ -67,6 +69,15 @@ def page() -> str:
         lines.append(f"| `{name}` | {entry.does} | {entry.source} | {entry.assumes} | {arguments or 'none'} |")
     lines += ["", "| alias | stands for |", "| --- | --- |"]
     lines += [f"| `{alias}` | `{name}` |" for alias, name in CATALOGUE.aliases.items()]
+    if shipped():
+        lines += ["", "## Trained policies that ship", "",
+                  "| name | algorithm | steps | asked | environment | SHA-256 |",
+                  "| --- | --- | --- | --- | --- | --- |"]
+    for name, path in shipped().items():
+        about = policy_file.read(path).about
+        asked = "at decision points" if about.decisions else "in every interval"
+        lines.append(f"| `{name}` | {about.algorithm} | {about.steps} | {asked} | {about.environment} | "
+                     f"`{about.sha256[:12]}` |")
     return "\n".join(lines) + "\n" + OWN
 
 

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import agents
 from ..errors import ConfigError, KvroamWarning
@@ -40,8 +40,15 @@ def by_name(texts: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def gather(policies: Sequence[Any] | Mapping[str, Any], environment: Any, seed: int) -> dict[str, Any]:
-    """The policies that take part, by name.
+class Player(NamedTuple):
+    """Somebody who takes part: what the user gave, and the policy that was made of it."""
+
+    given: Any
+    policy: Any
+
+
+def gather(policies: Sequence[Any] | Mapping[str, Any], environment: Any, seed: int) -> dict[str, Player]:
+    """Who takes part, by name.
 
     Args:
         policies: names, checkpoints, NAME=PATH or Policy objects; or a mapping that names them.
@@ -56,20 +63,26 @@ def gather(policies: Sequence[Any] | Mapping[str, Any], environment: Any, seed: 
         split_name(policy) if isinstance(policy, str) else (None, policy) for policy in policies]
     if not given:
         raise ConfigError(f"no policy was given: choose among {', '.join(agents.names())}, or give a checkpoint")
-    found: dict[str, Any] = {}
-    for name, policy in given:
-        player = agents.make(policy, environment, seed)
-        name = player.name if name is None else name
+    found: dict[str, Player] = {}
+    for name, one in given:
+        policy = agents.make(one, environment, seed)
+        name = policy.name if name is None else name
         if name in found:
-            raise ConfigError(f"policy {name!r} was given twice: {_apart(policy if isinstance(policy, str) else name)}")
-        found[name] = player
+            raise ConfigError(f"policy {name!r} was given twice: {_apart(one if isinstance(one, str) else name)}")
+        found[name] = Player(one, policy)
     return found
 
 
-def warn_of_training_seeds(players: Mapping[str, Any], seeds: Sequence[int]) -> None:
+def run_folders(players: Mapping[str, Player]) -> dict[str, Path]:
+    """The folders of the players that are runs of train.py, or checkpoints in one."""
+    paths = {name: Path(player.given) for name, player in players.items() if isinstance(player.given, (str, Path))}
+    return {name: path if path.is_dir() else path.parent for name, path in paths.items() if path.exists()}
+
+
+def warn_of_training_seeds(players: Mapping[str, Player], seeds: Sequence[int]) -> None:
     """Warn where a learned policy is evaluated in the very worlds that it was trained in."""
     for name, player in players.items():
-        seen = sorted(set(seeds) & set(getattr(player, "training_seeds", ())))
+        seen = sorted(set(seeds) & set(getattr(player.policy, "training_seeds", ())))
         if seen:
             shown = f"seed {seen[0]}" if len(seen) == 1 else f"seeds {seen[0]} to {seen[-1]}"
             warnings.warn(f"policy {name!r} was trained on {shown}, and is evaluated there, too: choose other seeds, "

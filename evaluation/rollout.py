@@ -42,18 +42,24 @@ def rollout(core: Core, policy: Plays, seeds: Sequence[int | None], steps: int |
 
 
 def episodes(core: Core, policy: Plays, seeds: Sequence[int], goals: EvaluateConfig,
-             ) -> Iterator[list[dict[str, float]] | None]:
-    """Play one episode per seed side by side; yields None after every step, and at last the metrics of each episode.
+             ) -> Iterator[list[tuple[dict[str, float], dict[str, float]]] | None]:
+    """Play one episode per seed side by side; yields None after every step, and at last what each episode amounted to.
 
     Args:
         core: has as many environments as there are seeds.
         policy: who acts.
         seeds: of the episodes.
         goals: the objectives that count for goodput.
+
+    Yields:
+        At last, for each episode, its metrics {METRIC: value}, and the parts of its cost {TERM: price paid, per agent}.
     """
     meter = core.task.meter(**goals.objectives)
+    names = [term.name for term in core.task.terms]
+    paid = np.zeros((core.num_envs, len(names)))
     for step in rollout(core, policy, seeds):
         if step:
             meter.add(core)
+            paid -= core.terms.sum(axis=1) / core.num_agents
             yield None
-    yield [meter.result(e) for e in range(core.num_envs)]
+    yield [(meter.result(e), dict(zip(names, paid[e].tolist(), strict=True))) for e in range(core.num_envs)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +50,44 @@ def phy() -> SimpleNamespace:
     """A Shannon-like link curve."""
     sinr = np.arange(-10.0, 30.05, 0.1)
     return SimpleNamespace(sinr_db=sinr, efficiency=np.clip(0.7 * np.log2(1 + 10 ** (sinr / 10)) - 0.2, 0.0, 5.5))
+
+
+@pytest.fixture(scope="session")
+def made_up() -> Callable[..., dict[str, Any]]:
+    """Results of an evaluation that nobody played: made_up(policies, scenarios, kinds) with random numbers."""
+    from kvroam.envs.handover.config import TERMS
+    from kvroam.evaluation import report
+    from kvroam.evaluation.results import summaries
+
+    metrics = ("cost", "avoidable_cost", "interruption_s_mean", "drift_kl_mean", "backhaul_gb", "recall_strict")
+
+    def make(policies: Sequence[str], scenarios: Sequence[str] = ("handover",), episodes: int = 6,
+             kinds: Mapping[str, str] | None = None) -> dict[str, Any]:
+        rng = np.random.default_rng(3)
+
+        def run(name: str, count: int) -> dict[str, Any]:
+            parts = {term.name: (rng.random(count) + 0.05).tolist() for term in TERMS}
+            values = {metric: (rng.lognormal(0.0, 1.0, count) + 0.01).tolist() for metric in metrics}
+            return {"kind": (kinds or {}).get(name, "heuristic"), "episodes": values | {"floor": [0.01] * count},
+                    "parts": parts, "wall_s": 1.0}
+
+        shared = {"format": report.FORMAT, "kvroam": "0", "versions": {"python": "3"}, "machine": {"cpu": "x"},
+                  "command": "python evaluate.py"}
+        seeds = list(range(episodes))
+        found = {scenario: {name: run(name, episodes) for name in policies} for scenario in scenarios}
+        parts = {scenario: {"environment": "kvroam/Handover-v0", "config": {"scene": "munich"}, "scoring": "kv",
+                            "fingerprint": f"{k:012x}", "seeds": seeds, **summaries(runs, [])}
+                 for k, (scenario, runs) in enumerate(found.items())}
+        if len(scenarios) == 1:
+            return shared | parts[scenarios[0]] | {"scenario": scenarios[0]}
+        joined = {name: {"kind": runs[name]["kind"], "wall_s": 1.0} | {
+            what: {key: [v for one in found.values() for v in one[name][what][key]] for key in runs[name][what]}
+            for what in ("episodes", "parts")} for runs in [found[scenarios[0]]] for name in policies}
+        labels = [scenario for scenario in scenarios for _ in seeds]
+        return shared | {"config": {}, "scoring": "kv", "seeds": seeds * len(scenarios), "scenarios": labels,
+                         **summaries(joined, [], labels), "by_scenario": parts}
+
+    return make
 
 
 @pytest.fixture(autouse=True)

@@ -133,3 +133,27 @@ def test_transformers_is_bounded_because_its_attention_interface_has_no_fallback
     project = loads((Path(compat.__file__).parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "transformers>=5.10,<6" in project["dependencies"]
     assert 5 <= int(version("transformers").split(".")[0]) < 6
+
+
+def test_a_gif_is_shown_by_tensorboard_and_its_first_frame_where_that_cannot_be(tmp_path):
+    import io
+
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    stream = io.BytesIO()
+    first, second = (Image.fromarray(np.full((20, 30, 3), shade, np.uint8)) for shade in (0, 200))
+    first.save(stream, "GIF", save_all=True, append_images=[second])
+    writer = SummaryWriter(str(tmp_path))
+    assert compat.add_gif(writer, "clip", stream.getvalue(), 7)
+    writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (image,) = events.Images("clip")
+    assert (image.step, image.width, image.height) == (7, 30, 20) and image.encoded_image_string == stream.getvalue()
+
+    shown = []
+    changed = SimpleNamespace(add_image=lambda tag, frame, step, dataformats: shown.append((tag, frame, step)))
+    assert not compat.add_gif(changed, "clip", stream.getvalue(), 8)
+    assert shown[0][0] == "clip" and shown[0][2] == 8 and np.array_equal(shown[0][1], np.asarray(first))

@@ -75,7 +75,7 @@ def test_one_changed_key_changes_one_value() -> None:
 
 
 def test_the_grid_ships_and_each_scenario_differs_from_the_default() -> None:
-    assert set(HandoverTask.scenarios) | {"mix", "handover"} == set(shipped())
+    assert set(HandoverTask.scenarios) | {"mix", "handover", "demo", "roamer", "roamer_ppo"} == set(shipped())
     prints = {name: fingerprint(flat(load_experiment(name))) for name in shipped() if name != "handover"}
     assert len(set(prints.values())) == len(prints)
     assert prints["default"] == fingerprint(flat(Experiment(HandoverConfig())))

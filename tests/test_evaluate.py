@@ -20,7 +20,7 @@ from kvroam.experiment import load_experiment
 from kvroam.train import train
 
 SMALL = ["episode_s=15.0", "sessions.scripts=4"]
-FILES = ("results.json", "table.md", "interruption_drift.png")
+FILES = ("results.json", "table.md", "report.html", "interruption_drift.png", "pareto.png")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_command_writes_its_files_and_prints_the_table(tmp_path: Path) -> No
     assert all((tmp_path / name).stat().st_size > 100 for name in FILES)
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["scoring"] == "none" and written["config"]["episode_s"] == 5.0
-    assert {p.name for p in tmp_path.iterdir()} == set(FILES)
+    assert {p.name for p in tmp_path.iterdir()} == {*FILES, "episodes"}
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     (["--set", "scene=atlantis"], ["atlantis", "munich"]),
     (["--set", "scoring.scorer=psychic"], ["psychic", "window"]),
     (["--policies", "cth0"], ["cth0", "ctho"]),
-    (["--policies", "runs/absent/policy.zip"], ["runs/absent/policy.zip", "train.py"]),
+    (["--policies", "runs/absent/policy.safetensors"], ["runs/absent/policy.safetensors", "train.py"]),
     (["--policies", "cho", "cho"], ["cho", "twice"]),
     (["--config", "calm", "calm"], ["calm", "twice", "NAME=PATH"]),
     (["--config", "a=calm", "a=rush_hour"], ["'a'", "twice"]),
@@ -167,7 +167,8 @@ def test_policies_are_called_what_they_are_named() -> None:
 
 def test_two_checkpoints_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     quick = ["num_ues=2", "episode_s=1.0", "scoring.mode=none", "train.num_envs=1", "train.rollout_steps=8",
-             "train.batch_size=16", "train.epochs=1", "train.hidden=[4]", "train.total_steps=16"]
+             "train.batch_size=16", "train.epochs=1", "train.hidden=[4]", "train.total_steps=16",
+             "train.evaluate_every=0"]
     runs = [tmp_path / name / "ppo" for name in "ab"]
     for seed, run in enumerate(runs):
         train(load_experiment("handover", [*quick, f"train.seed={seed}"]), run, quiet=True)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from kvroam.envs.handover.task import HandoverTask
 from kvroam.errors import KvroamError
-from kvroam.evaluation import provenance, report
+from kvroam.evaluation import figures, provenance, report, scatter
 from kvroam.evaluation.estimates import Difference, paired_difference
+from kvroam.palette import SHAPES
 
 NAN = float("nan")
 
@@ -26,7 +28,8 @@ def make_results(policies: dict[str, dict[str, list[float]]]) -> dict:
         "machine": report.machine(),
         "seeds": list(range(count)),
         "policies": {
-            name: {"episodes": episodes, "summary": report.summarise(episodes), "wall_s": 0.5}
+            name: {"kind": "heuristic", "episodes": episodes, "parts": {}, "summary": report.summarise(episodes),
+                   "wall_s": 0.5}
             for name, episodes in policies.items()
         },
         "paired": {"ctHO": {"ppo": {"cost": Difference(-1.0, -2.0, -0.5, -1.0, -2.0, -0.5, 3)._asdict()}}},
@@ -201,7 +204,7 @@ def test_numpy_values_are_written_as_numbers(results, tmp_path):
     assert read["seeds"] == [0, 1, 2] and read["policies"]["ctHO"]["wall_s"] == 0.25
 
 
-def test_all_three_files_are_written_and_nothing_else(results, tmp_path):
+def test_all_files_are_written_and_nothing_else(results, tmp_path):
     paths = report.write_results(tmp_path, results)
     assert {path.name for path in tmp_path.iterdir()} == set(paths)
     assert paths["interruption_drift.png"].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -215,7 +218,7 @@ def test_a_failure_on_the_way_leaves_the_earlier_results_and_no_drafts(results, 
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(report, "figure", fail)
+    monkeypatch.setattr(figures, "figures", lambda *_: {"pareto.png": fail})
     results["seeds"] = [99]
     with pytest.raises(MemoryError):
         report.write_results(tmp_path, results)
@@ -254,10 +257,10 @@ def drawn(monkeypatch):
 
 
 def test_the_figure_places_each_policy_at_its_means(results, tmp_path, drawn):
-    report.figure(results, tmp_path / "figure.png")
+    scatter.interruption_drift(results, tmp_path / "figure.png")
     axes = drawn()
     assert [text.get_text() for text in axes.texts] == ["top|k", "ctHO"]
-    markers = [tuple(bars[0].get_xydata()[0]) for bars in axes.containers]
+    markers = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() in SHAPES]
     assert markers == [pytest.approx((1000.0, 0.0)), pytest.approx((50.0, 0.6))]
     assert axes.get_xscale() == "log" and axes.get_yscale() == "symlog"
     low, high = axes.get_ylim()
@@ -270,7 +273,7 @@ def test_the_interruption_axis_is_linear_within_a_factor_of_ten(tmp_path, drawn)
     entries = {
         name: {"interruption_s_mean": [x], "drift_kl_mean": [0.0]} for name, x in {"a": 0.1, "b": 0.9}.items()
     }
-    report.figure(make_results(entries), tmp_path / "figure.png")
+    scatter.interruption_drift(make_results(entries), tmp_path / "figure.png")
     assert drawn().get_xscale() == "linear"
 
 
@@ -281,17 +284,17 @@ def test_labels_of_crowded_markers_do_not_overlap(tmp_path, drawn):
         for i in range(5)
     }
     crowd["far"] = {"interruption_s_mean": [0.6], "drift_kl_mean": [0.3]}
-    report.figure(make_results(crowd), tmp_path / "figure.png")
+    scatter.interruption_drift(make_results(crowd), tmp_path / "figure.png")
     axes = drawn()
     renderer = axes.figure.canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
     assert len(boxes) == 6
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 @pytest.mark.parametrize("policies", [{"stay": {"cost": [1.0]}}, {"zero": {"interruption_s_mean": [0.0]}}])
 def test_a_figure_without_any_point_is_still_drawn(policies, tmp_path):
-    report.figure(make_results(policies), tmp_path / "figure.png")
+    scatter.interruption_drift(make_results(policies), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kvroam import agents
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
@@ -48,5 +50,9 @@ def test_episodes_end_with_the_metrics_of_each() -> None:
     for _ in range(200):
         core.step(player.act(core.view))
         meter.add(core)
-    assert str(results) == str([meter.result(0), meter.result(1)])
-    assert results[0]["handovers"] > 0
+    metrics, parts = zip(*results, strict=True)
+    assert str(metrics) == str((meter.result(0), meter.result(1)))
+    assert metrics[0]["handovers"] > 0
+    for of_episode, paid in zip(metrics, parts, strict=True):
+        assert sum(paid.values()) == pytest.approx(of_episode["cost"])
+        assert paid["traffic"] == pytest.approx(0.1 * of_episode["backhaul_gb"] / CONFIG.num_ues, rel=0.02)

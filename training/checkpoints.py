@@ -1,9 +1,10 @@
-"""Checkpoints of a training, and what is needed to go on from the last one as if nothing had happened.
+"""What a training writes: its policy as data, and what is needed to go on as if nothing had happened.
 
-`checkpoint_N.zip` is the policy with its optimiser. `resume_N.pkl` belongs to the newest one: the environments as they
-stood, and the states of the random number generators. `resume.json` names both with their SHA-256; it is written last
-and in one piece, so a kill at any moment leaves a pair that belongs together. Resuming reads Python objects from both
-files, which run code: open only your own.
+`policy.safetensors` is the policy as it stands (kvroam.agents.policy_file); evaluate.py reads it, and nothing else of a
+run. `resume_N.zip` is Stable-Baselines3's own file of the algorithm with its optimiser; `resume_N.pkl` holds the
+environments as they stood and the states of the random number generators. `resume.json` names both with their SHA-256;
+it is written last and in one piece, so a kill at any moment leaves a pair that belongs together. Resuming reads Python
+objects from both, which run code: open only your own.
 """
 
 from __future__ import annotations
@@ -19,73 +20,108 @@ from typing import Any
 
 import numpy as np
 
+from ..agents import policy_file
+from ..agents.learned import LAST
+from ..agents.policy_file import PolicyFile
 from ..compat import pending_scalars, restore_pending_scalars
-from ..errors import PolicyError
+from ..errors import ConfigError, KvroamError, PolicyError
 from ..experiment import Experiment, flat
 from ..files import write_whole
 from ..settings.loader import fingerprint
-from . import description
+from .algorithm import algorithm
+from .decision_ppo import DecisionPPO
 
 STATE = "resume.json"
-POLICY = "policy.zip"
-FORMAT = 1
+POLICY = LAST
+FORMAT = 2
 
 
-def save(model: Any, path: Path, experiment: Experiment[Any]) -> Path:
-    """Write a checkpoint that evaluate.py accepts, whole or not at all.
+def save(model: Any, path: Path, experiment: Experiment[Any], decisions: bool | None = None,
+         masked: bool | None = None) -> Path:
+    """Write a policy file that evaluate.py accepts, whole or not at all.
 
     Args:
-        model: Stable-Baselines3 PPO with an MlpPolicy, trained in HandoverVecEnv; your own may be one, too.
-        path: a .zip.
+        model: PPO, MaskablePPO or RecurrentPPO of Stable-Baselines3 and sb3-contrib; your own may be one, too.
+        path: a .safetensors.
         experiment: what it was trained in.
+        decisions: it is asked at decision points only; default: by its class.
+        masked: it acts with masks; default: by its class.
 
     Raises:
-        PolicyError: a model that would act wrongly when it is read again, such as one under VecNormalize.
+        PolicyError: a model that would act wrongly when it is read again.
         ConfigError: the folder cannot be written to.
     """
-    about = description.describe(model, experiment)
-
-    def write(draft: Path) -> None:
-        model.save(draft)
-        description.add_to(draft, about)
-
-    write_whole(path, write)
+    names = {kind.__name__ for kind in type(model).__mro__}
+    at_points = isinstance(model, DecisionPPO) if decisions is None else decisions
+    policy_file.write(path, policy_file.from_sb3(model, experiment, at_points,
+                                                 "MaskablePPO" in names if masked is None else masked))
     return path
 
 
-def write(model: Any, env: Any, out: Path, experiment: Experiment[Any]) -> Path:
-    """Write `checkpoint_N.zip` and what resuming needs; a kill in between leaves the pair before usable.
+def policy_of(model: Any, experiment: Experiment[Any]) -> PolicyFile:
+    """The policy of a training as it stands."""
+    options = experiment.train
+    return policy_file.from_sb3(model, experiment, options.decisions, algorithm(experiment)[1], options.algorithm)
+
+
+def write(model: Any, env: Any, out: Path, experiment: Experiment[Any], more: Any = None) -> Path:
+    """Write `policy.safetensors` and what resuming needs; a kill in between leaves the pair before usable.
 
     Args:
         model: Stable-Baselines3 algorithm, between an update and the next rollout.
         env: the environments it acts in.
         out: run folder.
         experiment: what is being trained.
+        more: plain data that a resumed run shall get back.
 
     Returns:
-        The path of the checkpoint.
+        The path of the policy.
+
+    Raises:
+        KvroamError: the disk is full, or cannot be written; what was written before is as it was.
     """
     import torch
 
     number = f"{model.num_timesteps:09d}"
-    path = save(model, out / f"checkpoint_{number}.zip", experiment)
     state = {
         "env": env, "torch": torch.get_rng_state(), "numpy": np.random.get_state(),  # noqa: NPY002
         # SB3 writes the scalars of an update at the end of the next rollout.
         "scalars": pending_scalars(model.logger),
+        # What SB3 does not write, or empties when it loads.
+        "lstm": getattr(model, "_last_lstm_states", None),
+        "spread": getattr(model.rollout_buffer, "spread", None),
+        "more": more,
     }
-    kept = out / f"resume_{number}.pkl"
-    write_whole(kept, lambda draft: draft.write_bytes(pickle.dumps(state)))
-    index = {"format": FORMAT, "checkpoint": path.name, "state": kept.name, "written_by": _user(),
-             "sha256": {file.name: _sha256(file.read_bytes()) for file in (path, kept)}}
-    write_whole(out / STATE, lambda draft: draft.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8"))
-    for older in set(out.glob("resume_*.pkl")) - {kept}:
-        older.unlink(missing_ok=True)
-    return path
+    zipped = io.BytesIO()
+    model.save(zipped)
+    content = {f"resume_{number}.zip": zipped.getvalue(), f"resume_{number}.pkl": pickle.dumps(state)}
+    algorithm_file, state_file = content
+    index = {"format": FORMAT, "algorithm": algorithm_file, "state": state_file, "written_by": _user(),
+             "fingerprint": fingerprint(flat(experiment)),
+             "sha256": {name: _sha256(data) for name, data in content.items()}}
+    content[STATE] = (json.dumps(index, indent=1) + "\n").encode()
+    policy = policy_of(model, experiment)
+    before = {path.name for path in out.glob("resume_*")}
+    try:
+        for name, data in content.items():
+            _put(out / name, data)
+        policy_file.write(out / POLICY, policy)
+    except ConfigError as error:
+        if _named(out) != algorithm_file:
+            for name in {algorithm_file, state_file} - before:
+                (out / name).unlink(missing_ok=True)
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        kept = f"go on from the one before with --resume {out}" if (out / STATE).is_file() else "there is none before"
+        raise KvroamError(f"the checkpoint of step {model.num_timesteps} cannot be written to {str(out)!r} ({reason}): "
+                          f"make room there; {kept}") from error
+    for older in out.glob("resume_*"):
+        if older.name not in content:
+            older.unlink(missing_ok=True)
+    return out / POLICY
 
 
 def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
-         say: Callable[[str], Any] = lambda line: None) -> tuple[Any, Any]:
+         say: Callable[[str], Any] = lambda line: None) -> tuple[Any, Any, Any]:
     """The model and the environments that the last checkpoint of a run left; the generators are set to go on.
 
     Args:
@@ -94,12 +130,14 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
         make_logger: makes the Stable-Baselines3 logger that the model shall use.
         say: called with a line that names the files whose code is trusted, before they are read.
 
+    Returns:
+        model, environments, and what `write` was given as `more`.
+
     Raises:
         PolicyError: the run has finished, never got to a checkpoint, is of another configuration, or its files are
             damaged or were exchanged.
     """
     import torch
-    from stable_baselines3 import PPO
 
     cannot = f"run {str(out)!r} cannot go on"
     anew = "train it anew with another --out, or with --overwrite"
@@ -109,13 +147,18 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
     try:
         index = json.loads((out / STATE).read_text(encoding="utf-8"))
         made = index["format"]
-        checkpoint, kept = (_inside(out, index[name]) for name in ("checkpoint", "state"))
-        expected = {file: str(index["sha256"][file.name]) for file in (checkpoint, kept)}
-        author = str(index.get("written_by", "unknown"))
+        if made != FORMAT:
+            raise PolicyError(f"{cannot}: {STATE} has format {made!r}, this version reads {FORMAT}; {anew}")
+        zipped, kept = (_inside(out, index[name]) for name in ("algorithm", "state"))
+        expected = {file: str(index["sha256"][file.name]) for file in (zipped, kept)}
+        author, configured = str(index.get("written_by", "unknown")), index["fingerprint"]
+    except PolicyError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PolicyError(f"{cannot}: {STATE} cannot be read ({type(error).__name__}); {anew}") from error
-    if made != FORMAT:
-        raise PolicyError(f"{cannot}: {STATE} has format {made!r}, this version reads {FORMAT}; {anew}")
+    if configured != fingerprint(flat(experiment)):
+        raise PolicyError(f"{cannot}: it was made with another configuration ({configured}) than the one given or in "
+                          f"config.json ({fingerprint(flat(experiment))}); {anew}")
     content = {}
     for file, digest in expected.items():
         if not file.is_file():
@@ -124,29 +167,43 @@ def read(out: Path, experiment: Experiment[Any], make_logger: Callable[[], Any],
         if _sha256(content[file]) != digest:
             raise PolicyError(f"{cannot}: {file.name} is not what the run wrote (its SHA-256 differs from the one in "
                               f"{STATE}); nothing of it was read; {anew}")
-    about = description.read(checkpoint)
-    if about.fingerprint != fingerprint(flat(experiment)):
-        raise PolicyError(f"{cannot}: {checkpoint.name} was made with another configuration than config.json; {anew}")
-    say(f"trusting {kept} and {checkpoint.name}, written by {author}: resuming runs code that is stored in them")
+    say(f"trusting {kept} and {zipped.name}, written by {author}: resuming runs code that is stored in them")
+    kind: Any = algorithm(experiment)[0]
     try:
         state = pickle.loads(content[kept])
-        model = PPO.load(io.BytesIO(content[checkpoint]), device="cpu")
+        model = kind.load(io.BytesIO(content[zipped]), device="cpu")
     except Exception as error:
-        raise PolicyError(f"{cannot}: {kept.name} or its checkpoint cannot be read ({type(error).__name__}); "
+        raise PolicyError(f"{cannot}: {kept.name} or {zipped.name} cannot be read ({type(error).__name__}); "
                           f"{anew}") from error
+    if state["lstm"] is not None:
+        model._last_lstm_states = state["lstm"]
+    if state["spread"] is not None:
+        model.rollout_buffer.spread = state["spread"]
     logger = make_logger()
     model.set_logger(logger)
     restore_pending_scalars(logger, state["scalars"])
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
-    return model, state["env"]
+    return model, state["env"], state["more"]
 
 
 def forget(out: Path) -> None:
     """Remove what a run could be resumed from, first of all what names it."""
     (out / STATE).unlink(missing_ok=True)
-    for kept in out.glob("resume_*.pkl"):
+    for kept in out.glob("resume_*"):
         kept.unlink(missing_ok=True)
+
+
+def _put(path: Path, data: bytes) -> None:
+    write_whole(path, lambda draft: draft.write_bytes(data))
+
+
+def _named(out: Path) -> str | None:
+    """The algorithm's file that the run would be resumed from now."""
+    try:
+        return str(json.loads((out / STATE).read_text(encoding="utf-8"))["algorithm"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _inside(out: Path, name: str) -> Path:

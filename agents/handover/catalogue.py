@@ -10,7 +10,7 @@ from typing import Any
 
 from ...envs.handover import actions
 from ...envs.handover.config import HandoverConfig
-from ..base import Catalogue, Entry
+from ..base import Catalogue, Entry, Tunables
 from ..random import RandomPolicy
 from .a3_handovers import able_to_hand_over
 from .constant import Constant
@@ -19,8 +19,9 @@ from .fixed import CacheHandover, Deadline, Fetch, PostCopy, PreCopy, SplitHando
 from .foresight import Foresight
 from .hindsight import Hindsight
 from .jmsra import JMSRA
+from .judgement import TUNABLE
 from .pallas import Pallas
-from .planner import GreedyPlanner
+from .planner import GreedyPlanner, tuned
 from .plans import checked_plans
 from .shares import Market, WaterFilling
 from .two_choices import TwoChoices
@@ -37,7 +38,7 @@ _ENTRIES: dict[str, Entry] = {
         RandomPolicy, "Uniform among the choices that can have an effect.", "ours", "nothing", _random),
     "constant": Entry(
         Constant, "One plan for every session and every handover: once it is predicted or announced, at it, or after.",
-        "ours", "nothing"),
+        "ours", "nothing", role="constant"),
     "stay": Entry(
         Stay, "The session never moves; its tokens take the detour. Where nothing is forwarded: `tho`.",
         "the detour of Pallas, arXiv 2608.16477", "the old gNB can forward for ever"),
@@ -94,11 +95,12 @@ _ENTRIES: dict[str, Entry] = {
         lambda config: dict(config=config)),
     "foresight": Entry(
         Foresight, "The greedy planner with a perfect predictor: prepares exactly in time. Not a competitor.",
-        "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config)),
+        "ours", "it reads the future from a copy of the simulator", lambda config: dict(config=config),
+        role="upper_bound"),
     "hindsight": Entry(
         Hindsight, "A bound, not a competitor: follows the best plan that a search found for every single handover.",
         "ours", "it knows the episode; the drift of docs/sweep.csv; event A3 decides the handovers",
-        lambda config: dict(config=config)),
+        lambda config: dict(config=config), role="upper_bound"),
 }
 
 # Names for arguments that are often wanted.
@@ -111,4 +113,4 @@ _ALIASES: dict[str, str] = {
     "token-aware-0.5": "token-aware:keep=0.5",
 }
 
-CATALOGUE = Catalogue(checked_plans, _ENTRIES, _ALIASES, able_to_hand_over)
+CATALOGUE = Catalogue(checked_plans, _ENTRIES, _ALIASES, able_to_hand_over, Tunables(tuple(TUNABLE), tuned))

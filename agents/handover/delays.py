@@ -6,22 +6,24 @@ answers come from a table that was measured (drift_table.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ...envs.handover.config import HandoverConfig
+from ...envs.handover.config import PLAN_BITS, HandoverConfig
+from ...envs.handover.harm.drift_numbers import KL
+from ...envs.handover.harm.drift_table import SCORER, harm_per_token
 from ...envs.handover.world.migration import LEAST_FIRST
 from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
-from .drift_numbers import KL
-from .drift_table import SCORER, harm_per_token
+from .judgement import Judgement
 
 EARLY, AT, FETCH, STAY = range(4)
 # Handovers come earlier or later than predicted, in shares of the predicted time: about the quantiles .05, .2, .5, .8
 # of the predictor in the default world.
 _TIMING = (-0.5, -0.2, 0.0, 0.4)
-_GPU_MARGIN = 2.5  # prefills take longer than expected: others ask, too
+_GRID = 1000
 PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
 
@@ -46,7 +48,8 @@ def options(config: HandoverConfig) -> list[Option]:
             for bits in config.actions.bits:
                 moves.append((KV, keep, bits, 0.0, backfill))
                 moves += [(SPLIT, keep, bits, share, backfill) for share in PREFIXES]
-    return [Option(STAY, DETOUR)] + [Option(when, *move) for when in (EARLY, AT, FETCH) for move in moves]
+    moments = (EARLY, AT, FETCH) if config.actions.prepare else (AT, FETCH)
+    return [Option(STAY, DETOUR)] + [Option(when, *move) for when in moments for move in moves]
 
 
 def together(many: list[Option]) -> Option:
@@ -75,6 +78,8 @@ class Situation:
     iteration_s: np.ndarray  # one decode iteration of the target's server [s]
     sharers: np.ndarray  # sessions that decode there
     tokens_per_s: np.ndarray  # produced per second now, thinking included [token/s]
+    company: Any = 0.0  # others who are about to use the same link
+    judge: Judgement = field(default_factory=Judgement)  # with arrays [N], or numbers
 
 
 def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
@@ -84,7 +89,18 @@ def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
     """
     ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
     ranks = ranks if ranks in KL else SCORER
-    return harm_per_token(keep, bits, config.reward.drift, config.reward.wrong, ranks)
+    grid = _harm_grid(ranks, config.reward.drift, config.reward.wrong)
+    keep, bits = np.asarray(keep, np.float64), np.asarray(bits)
+    below = np.minimum((keep * _GRID).astype(np.int64), _GRID - 1)
+    part, row = keep * _GRID - below, np.searchsorted(PLAN_BITS[::-1], bits)
+    return (1.0 - part) * grid[row, below] + part * grid[row, below + 1]
+
+
+@functools.cache
+def _harm_grid(ranks: str, drift_price: float, wrong_price: float) -> np.ndarray:
+    """The harm of each precision, from low to high, at every thousandth of keep; exact, since no knot lies between."""
+    keep = np.linspace(0.0, 1.0, _GRID + 1)
+    return np.stack([harm_per_token(keep, bits, drift_price, wrong_price, ranks) for bits in PLAN_BITS[::-1]])
 
 
 def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
@@ -130,33 +146,35 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     when = int(np.ravel(option.when)[0])
     radio, scale = config.radio.interruption_s, serving.context_scale
     floor = price.interruption * s.waits * np.where(s.behind, 0.0, radio + s.iteration_s)
-    old = harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
+    old = s.judge.harm * harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
     # Out of reach there is no detour, whatever it would cost.
     detour = np.where(np.isfinite(s.delay_s), price.detour * np.nan_to_num(s.delay_s, posinf=0.0), np.inf)
     answers = 1.0 + s.rest / np.maximum(config.sessions.answer_tokens[0], 1.0)
     if when == STAY:
-        return floor + detour * answers + old * s.rest / scale
+        return floor + detour * answers + old * s.rest / scale + s.judge.stay
     whole = s.density * bits_per_token
     prefix = np.where(option.medium == TOKEN, s.context, np.floor(option.prefix * s.context))
     work = work_s(prefix, s.prefill_s_per_token, config)
     takes, elsewhere = others_s(work, s, config)
-    takes = takes * _GPU_MARGIN
+    takes, elsewhere = takes * s.judge.gpu_margin, elsewhere * s.judge.elsewhere
     stretch = np.where(work > 0.0, takes / np.maximum(work, 1e-12), 1.0)
     gpu_end = np.where(prefix > 0.0, s.wait_s * stretch + takes, 0.0)
     rows = (s.context - prefix) * whole
     bits = option.keep * rows
     # Links are shared by turns: each of the others sends as much as this one meanwhile, if it has so much.
-    send_end = (bits + np.minimum(s.backlog_bits, s.flows * bits)) / s.rate_bps
+    more = s.judge.company * s.company
+    flows = s.flows + more
+    send_end = (bits + np.minimum(s.backlog_bits, s.flows * bits) + more * bits) / s.rate_bps
     ready = np.maximum(gpu_end, send_end)
-    fair = s.rate_bps / (1.0 + s.flows)
+    fair = s.rate_bps / (1.0 + flows)
     suffix = 1.0 - prefix / np.maximum(s.context, 1.0)
     fills = option.backfill > 0.0
-    final = suffix * np.maximum(harm(1.0, option.bits, config), old)
+    final = suffix * np.maximum(s.judge.harm * harm(1.0, option.bits, config), old)
 
     def degraded(keep, rest_s):
         """Price of the tokens that a cache with `keep` of its rows produces until the rest is there."""
         some = np.where(fills, np.minimum(s.tokens_per_s * rest_s, s.rest), s.rest)
-        lossy = suffix * np.maximum(harm(keep, option.bits, config), old)
+        lossy = suffix * np.maximum(s.judge.harm * harm(keep, option.bits, config), old)
         return (lossy * some + np.where(fills, final * (s.rest - some), 0.0)) / scale
 
     def felt(switch_s):
@@ -170,7 +188,9 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
         switch_s = last / s.rate_bps + attach(option, s, prefix, whole, last, config)
         cost = floor + detour + after + price.interruption * s.waits * felt(switch_s)
     else:
-        leads = [s.ahead_s * (1.0 + z * ~s.known) for z in _TIMING] if when == EARLY else [np.zeros_like(s.ahead_s)]
+        leads = [np.zeros_like(s.ahead_s)]
+        if when == EARLY:
+            leads = [s.ahead_s * np.maximum(1.0 + s.judge.timing * z * ~s.known, 0.0) for z in _TIMING]
         cost = np.zeros(np.broadcast(ready, s.context).shape)
         made = np.zeros_like(cost)
         for lead in leads:
@@ -196,9 +216,24 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
             cost = cost + np.minimum(each, after + detour + price.interruption * s.waits * felt(tail))
         cost = floor + cost / len(leads)
     sent = bits + made + np.where(fills, rows - bits, 0.0)
-    used = price.traffic * sent / 8e9 + price.gpu * work + elsewhere
+    used = s.judge.traffic * price.traffic * sent / 8e9 + s.judge.gpu * price.gpu * work + elsewhere
+    used = used + s.judge.courtesy * s.company * sent / s.rate_bps
+    used = used + taste(option, s.judge)
+    if when != EARLY:
+        used = used + (s.judge.at if when == AT else s.judge.fetch)
+    else:
+        used = used + s.judge.early * np.maximum(s.ahead_s - ready, 0.0)
     sure = s.sure if when == EARLY else 1.0
     return sure * cost + used + (1.0 - sure) * price.waste * (sent / 8e9 + work)
+
+
+def taste(option: Option, judge: Judgement):
+    """The price of a kind of plan that was learned; 0 for the judgement that was set by hand."""
+    kept = np.clip((1.0 - option.keep) / 0.9, 0.0, 1.0)
+    return (judge.token * (option.medium == TOKEN) + judge.kv * (option.medium == KV)
+            + judge.split * (option.medium == SPLIT) * 2.0 * option.prefix + judge.whole * (option.keep >= 1.0)
+            + judge.thin * kept * (option.keep < 1.0) + judge.fill * (option.backfill > 0.0)
+            + judge.fine * (option.bits > 4))
 
 
 def attach(option: Option, s: Situation, prefix, whole, late_bits, config: HandoverConfig):

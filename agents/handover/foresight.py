@@ -15,6 +15,7 @@ from ...envs.handover.view import NetworkView
 from ...envs.handover.world.simulator import Simulator, idle_plans
 from ...envs.handover.world.state import STAY, State
 from ..base import label
+from .judgement import Judgement
 from .planner import GreedyPlanner
 
 _AHEAD_S, _REFRESH_S = 10.0, 5.0
@@ -107,6 +108,6 @@ class Foresight(GreedyPlanner):
         near = (passed < self._time.shape[-1]) & (in_s <= _REFRESH_S)
         return np.where(near, cell, -1), np.where(near, in_s, np.inf), in_s < 0.3
 
-    def sure(self, ahead_s) -> np.ndarray:
+    def sure(self, ahead_s, judge: Judgement) -> np.ndarray:
         """It comes."""
         return np.ones(np.shape(ahead_s))

@@ -27,13 +27,11 @@ from ...envs.handover.world.state import (
 from ...errors import require
 from ..base import label
 from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
+from .judgement import Judgement, judgement
 from .plans import forwarded, reactive_plans
 
-_SURE_AT, _SURE_AHEAD = 0.95, 0.08  # how often a plan for a predicted handover holds; less each second ahead
-_MARGIN = 0.7  # of the capacity of a link is counted on: it varies, and others will begin transfers
-_CHANGE_S = 1.0  # a preparation is dropped for another cell only if the handover there is so near
+_HORIZON_S = 5.0  # of those who are about to change cell [s]
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
-_BACKGROUND = 0.1  # bandwidth weight of what follows
 
 
 class GreedyPlanner:
@@ -46,14 +44,20 @@ class GreedyPlanner:
         config: the environment (prices, action levels, delays that the view does not show).
         rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
         horizon_s: handovers that are predicted later are not prepared yet [s].
+
+    Attributes:
+        judgement: how it judges what it cannot know.
     """
+
+    judgement = Judgement()
 
     def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0, horizon_s: float = 5.0) -> None:
         require(0.0 <= rest_tokens < np.inf, f"rest_tokens is {rest_tokens}: it must be finite and not negative")
         require(0.0 <= horizon_s < np.inf, f"horizon_s is {horizon_s}: it must be finite and not negative")
         self.config, self.rest_tokens, self.horizon_s, self.options = config, rest_tokens, horizon_s, options(config)
+        moments = dict.fromkeys(option.when for option in self.options)
         self._rows = {when: np.array([i for i, option in enumerate(self.options) if option.when == when])
-                      for when in (EARLY, AT, FETCH, STAY)}
+                      for when in moments}
         self._together = {when: together([self.options[i] for i in rows]) for when, rows in self._rows.items()}
         self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0), horizon_s=(horizon_s, 5.0))
 
@@ -73,12 +77,14 @@ class GreedyPlanner:
         phase, server, radio = now["phase"], now["server"], now["radio"]
         cell, in_s, known = self.forecast(view)
         in_s = np.maximum(in_s, 0.0)
+        self._foresee_others(now, cell, in_s)
         plans = self.fallback(view)
         self._in_the_background(view, plans, now, cell, in_s)
         behind = (server != radio) & (phase == IDLE)
         soon = (cell >= 0) & (in_s <= self.horizon_s) & (cell != server)
         # What follows would be lost with a new preparation: it gets the time that there is.
-        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < _CHANGE_S))
+        change_s = _by_env(self.judgement.change_s)
+        soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < change_s))
                  | ((phase != INTERRUPTED) & (phase != PREPARING) & (in_s < 0.5)))
         wanted = soon | behind
         if not wanted.any():
@@ -127,9 +133,11 @@ class GreedyPlanner:
     def _in_the_background(self, view: NetworkView, plans: np.ndarray, now: dict, cell, in_s) -> None:
         """Weights by urgency, what to do at a handover that comes before its preparation is finished, repairs."""
         phase, waiting = now["phase"], now["waiting"]
+        judge = self.judgement
         left_s = np.where(phase == INTERRUPTED, 0.1, np.where(now["target"] == cell, in_s, 5.0))
-        plans["weight"] = np.clip(1.0 / np.maximum(left_s, 0.1), 0.2, 10.0) * np.where(waiting, 1.0, 0.7)
-        plans["backfill"] = _BACKGROUND * np.where(now["streaming"], 2.0, 1.0)
+        plans["weight"] = np.clip(np.maximum(left_s, 0.1) ** -_by_env(judge.urgency), 0.2, 10.0) * np.where(
+            waiting, 1.0, _by_env(judge.ease))
+        plans["backfill"] = _by_env(judge.background) * np.where(now["streaming"], 2.0, 1.0)
         plans["arrival"] = np.where(forwarded(view), FORWARD, RESUME)
         able = can_repair(view)
         if not able.any():
@@ -143,8 +151,9 @@ class GreedyPlanner:
         # The next handover may rebuild it anyway.
         near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
         tokens = np.clip(np.minimum(s.rest, s.tokens_per_s * near) - s.tokens_per_s * takes, 0.0, None)
-        worth = harm(s.density, min(self.config.actions.bits), self.config) * tokens
-        pays = worth / self.config.serving.context_scale > self.config.reward.gpu * work + elsewhere
+        worth = s.judge.repair * s.judge.harm * harm(s.density, min(self.config.actions.bits), self.config) * tokens
+        pays = (worth / self.config.serving.context_scale
+                > s.judge.gpu * self.config.reward.gpu * work + s.judge.elsewhere * elsewhere)
         plans["repair"][e, u] = pays
 
     def _table(self, s: Situation, room) -> np.ndarray:
@@ -201,13 +210,27 @@ class GreedyPlanner:
         return (np.where(known, view.handover_cell, view.predicted_cell),
                 np.where(known, view.handover_in_s, view.predicted_in_s), known)
 
-    def sure(self, ahead_s) -> np.ndarray:
+    def sure(self, ahead_s, judge: Judgement) -> np.ndarray:
         """How likely a predicted handover comes [1]."""
-        return np.clip(_SURE_AT - _SURE_AHEAD * np.maximum(ahead_s, 0.0), 0.0, 1.0)
+        return np.clip(judge.sure_at - judge.sure_ahead * np.maximum(ahead_s, 0.0), 0.0, 1.0)
+
+    def _foresee_others(self, now: dict, cell, in_s) -> None:
+        """Who is about to change cell and has not begun to prepare, by how near at hand that is, at the cells that they
+        leave and come to."""
+        near = np.where((cell >= 0) & (now["phase"] == IDLE), np.clip(1.0 - in_s / _HORIZON_S, 0.0, 1.0), 0.0)
+        now["near"], now["next"] = near, cell
+        now["leaving"], now["arriving"] = (np.zeros(now["flows_out"].shape) for _ in range(2))
+        e = np.arange(len(near))[:, None]
+        np.add.at(now["leaving"], (e, now["server"]), near)
+        np.add.at(now["arriving"], (e, np.maximum(cell, 0)), near)
 
     def situation(self, view: NetworkView, e, u, target, ahead_s, behind, known, now=None) -> Situation:
         """The delay model's inputs for the listed sessions."""
-        now = self._read(view) if now is None else now
+        if now is None:
+            now = self._read(view)
+            cell, in_s, _ = self.forecast(view)
+            self._foresee_others(now, cell, np.maximum(in_s, 0.0))
+        judge, mine = self.judgement.of(e), now["near"][e, u]
         config, source, sessions = self.config, now["server"][e, u], self.config.sessions
         if view.pool:
             rate, queue, flows = self._egress[e, 0], now["queue_out"][e, 0], now["flows_out"][e, 0]
@@ -215,22 +238,37 @@ class GreedyPlanner:
             rate = np.minimum(self._egress[e, source], self._ingress[e, target])
             queue = np.maximum(now["queue_out"][e, source], now["queue_in"][e, target])
             flows = np.maximum(now["flows_out"][e, source], now["flows_in"][e, target])
-        rate = _MARGIN * rate
+        rate = judge.margin * rate
+        leaving = np.maximum(now["leaving"][e, source] - mine, 0.0)
+        arriving = np.maximum(now["arriving"][e, target] - mine * (now["next"][e, u] == target), 0.0)
         context, iteration = now["context"][e, u], now["iteration_s"]
         talk_s = sessions.answer_tokens[0] * iteration[e, source]
         share = talk_s / np.maximum(talk_s + sessions.think_s, 1e-9)
         end = sessions.script_tokens * config.serving.context_scale
         # What a user does now says little about some seconds from now.
-        fades = np.exp(-np.asarray(ahead_s) / 3.0)
+        fades = np.exp(-np.asarray(ahead_s) / judge.fade_s)
         waits = share + (now["waiting"][e, u] - share) * fades
         hops = now["hops"][source, target]
         within = (hops <= view.forwarding_hops) & (view.forwarding_hops > 0)
         return Situation(
             context=context, density=np.clip(now["held"][e, u] / np.maximum(context, 1.0), 1e-3, 1.0),
-            rest=np.clip(end - context, 0.0, self.rest_tokens), ahead_s=np.maximum(ahead_s, 0.0),
-            sure=np.where(known, 1.0, self.sure(ahead_s)), known=known, behind=behind, waits=waits,
+            rest=np.clip(end - context, 0.0, judge.rest * self.rest_tokens), ahead_s=np.maximum(ahead_s, 0.0),
+            sure=np.where(known, 1.0, self.sure(ahead_s, judge)), known=known, behind=behind, waits=waits,
             delay_s=np.where(within, view.hop_s * hops, np.inf), rate_bps=rate, backlog_bits=queue, flows=flows,
-            wait_s=now["wait"][e, target], prefill_s_per_token=now["prefill_s"][e, target],
+            wait_s=now["wait"][e, target] + judge.crowd * arriving, prefill_s_per_token=now["prefill_s"][e, target],
             iteration_s=iteration[e, target], sharers=now["sharers"][e, target],
-            tokens_per_s=np.where(now["streaming"][e, u], 1.0, share) / iteration[e, source])
+            tokens_per_s=np.where(now["streaming"][e, u], 1.0, share) / iteration[e, source],
+            company=np.maximum(leaving, arriving), judge=judge)
 
+
+def _by_env(value):
+    """A number of a judgement, to be used with arrays [E, U]."""
+    return value[:, None] if isinstance(value, np.ndarray) else value
+
+
+
+def tuned(numbers: np.ndarray, config: HandoverConfig) -> GreedyPlanner:
+    """The planner with a judgement that was learned (judgement.judgement)."""
+    planner = GreedyPlanner(config)
+    planner.judgement = judgement(numbers)
+    return planner

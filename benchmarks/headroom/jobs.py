@@ -1,7 +1,7 @@
 """What is played and searched: jobs that a process does alone, and the rows that they bring back.
 
 Everybody is priced in the same way: the reward's terms, with drift from the measured table
-(kvroam/agents/handover/charges.py).
+(kvroam/envs/handover/harm/charges.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from kvroam.agents.handover.charges import TableCharges
 from kvroam.agents.handover.constant import Constant
 from kvroam.agents.handover.hindsight.book import without
 from kvroam.agents.handover.hindsight.search import Episode, search
@@ -19,6 +18,7 @@ from kvroam.agents.registry import catalogue
 from kvroam.benchmarks.headroom.constants import constant_plans
 from kvroam.benchmarks.playing import totals
 from kvroam.envs import make_core
+from kvroam.envs.handover.harm.charges import TableCharges
 from kvroam.experiment import load_experiment
 
 CONSTANT, NAMED, PREDICTED, HINDSIGHT, LEVER = "constant", "named", "perfect predictor", "hindsight", "lever"

@@ -22,6 +22,10 @@ class Meter:
         self.task = task
         self.cost = np.zeros(task.num_envs)  # minus the mean reward of the agents, summed over the steps
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What was added up; whoever unpickles a meter gives it the task of the unpickled core."""
+        return {**vars(self), "task": None}
+
     def add(self, core: Any) -> None:
         """Add the step that `core` has just made."""
         self.cost -= core.reward.sum(axis=1) / core.num_agents

@@ -91,6 +91,13 @@ class Task(ABC):
     def price(self) -> np.ndarray:
         """Reward terms of the last step, float64 [E, A, len(terms)]; an agent's reward is their sum."""
 
+    def credit(self, reward: np.ndarray) -> np.ndarray:
+        """The rewards of the last step, float64 [E, A], as a policy learns from them; by default as they are.
+
+        A task may leave out what no decision changes, and charge what one agent does to others to that agent.
+        """
+        return reward
+
     def terminated(self) -> np.ndarray:
         """Environments that have come to an end of their own, before the horizon, bool [E]."""
         return np.zeros(self.num_envs, bool)
@@ -100,6 +107,10 @@ class Task(ABC):
         """Plans [E, A] from actions that have been checked, int [E, A, parts]; by default they are the plans."""
         return actions
 
+    def encode(self, plans: np.ndarray) -> np.ndarray:
+        """Actions int [E, A, parts] that come nearest to plans [E, A]; by default they are the plans."""
+        return plans
+
     def masks(self) -> np.ndarray:
         """Which choices can have an effect, bool [E, A, sum of the part sizes]; by default all."""
         return np.ones((self.num_envs, self.num_agents, sum(part.size for part in self.parts)), bool)
@@ -107,6 +118,25 @@ class Task(ABC):
     @abstractmethod
     def observe(self) -> np.ndarray:
         """Observation rows, float32 [E, A, len(features)], a fresh array."""
+
+    def foresee(self) -> int:
+        """Prepare for `outlook` from the next reset on; how many numbers it has, by default none."""
+        return 0
+
+    def outlook(self, which: np.ndarray) -> np.ndarray:
+        """What no policy can know or change of the future of some agents, float32 [N, foresee()], for critics only.
+
+        Args:
+            which: int64 [N], environment * agents + agent.
+        """
+        return np.zeros((len(which), 0), np.float32)
+
+    def occasions(self) -> np.ndarray | None:
+        """What each agent's decision hangs on, in one number, int64 [E, A]: it may decide anew when that has changed.
+
+        By default None: everybody decides in every interval. See envs/base/decisions.py.
+        """
+        return None
 
     def info(self) -> Mapping[str, np.ndarray]:
         """Further numbers for `info`, [E, A] each."""

@@ -11,12 +11,13 @@
 | 5 | backfill  | index into actions.backfill                                                            |
 | 6 | arrival   | 0 wait, 1 resume on what is there, 2 be forwarded until the preparation is finished    |
 | 7 | repair    | 0 no, 1 rebuild a cache that is not whole from token ids, where it is                   |
-| 8 | handover  | only with actions.trigger policy: 0 stay, 1 change to the target (a neighbour) now       |
+| 8 | prefix    | of a split: balanced, or index into actions.prefix                                     |
+| 9 | handover  | only with actions.trigger policy: 0 stay, 1 change to the target (a neighbour) now       |
 
-A target starts a preparation now (proactive); without one, the plan is what happens if the UE changes cell in this
-interval (reactive); with a handover the plan applies to it at once. Medium, keep and precision of a migration are
-fixed when it starts; the shares of the transfer, and of the rest that follows it, can change each step. The arrival
-says what happens at a handover whose preparation is not finished.
+A target starts a preparation now (proactive), a neighbour only with actions.prepare; without one, the plan is what
+happens if the UE changes cell in this interval (reactive); with a handover the plan applies to it at once. Medium, keep
+and precision of a migration are fixed when it starts; the shares of the transfer, and of the rest that follows it, can
+change each step. The arrival says what happens at a handover whose preparation is not finished.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .view import NetworkView
 from .world.simulator import idle_plans
 from .world.state import (
     ARRIVALS,
+    BALANCED,
     CANCEL,
     CONTINUE,
     DETOUR,
@@ -41,10 +43,11 @@ from .world.state import (
     MEDIA,
     PREPARING,
     REPAIRING,
+    SPLIT,
     STAY,
 )
 
-TARGET, MEDIUM, KEEP, PRECISION, SHARE, BACKFILL, ARRIVAL, REPAIR, HANDOVER = range(9)
+TARGET, MEDIUM, KEEP, PRECISION, SHARE, BACKFILL, ARRIVAL, REPAIR, PREFIX, HANDOVER = range(10)
 
 
 def parts(config: ActionConfig) -> tuple[Part, ...]:
@@ -66,6 +69,8 @@ def parts(config: ActionConfig) -> tuple[Part, ...]:
              meaning="at a handover whose preparation is not finished: wait, resume on what is there, or be forwarded"),
         Part("repair", ("no", "rebuild in place"), neutral=0,
              meaning="of a cache that is not whole, from token ids, while it streams"),
+        Part("prefix", ("balanced", *map(str, config.prefix)), neutral=0,
+             meaning="share of the context that a split rebuilds from token ids; balanced: as long as the rest takes"),
     ]
     if config.trigger == "policy":
         declared.append(Part("handover", ("stay", "change to the target"), neutral=0,
@@ -91,6 +96,8 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
     cell = np.take_along_axis(view.candidates, slot[..., None], axis=2)[..., 0]
     plans["target"] = np.where(target == 0, CONTINUE, np.where(target == cancel, CANCEL,
                                                                np.where(cell < 0, CONTINUE, cell)))
+    if not config.prepare:
+        plans["target"][(target > 1) & (target < cancel)] = CONTINUE
     plans["medium"] = actions[..., MEDIUM]
     plans["keep"] = np.array(config.keep)[actions[..., KEEP]]
     plans["bits"] = np.array(config.bits)[actions[..., PRECISION]]
@@ -98,10 +105,35 @@ def decode(actions: np.ndarray, view: NetworkView, config: ActionConfig) -> np.n
     plans["backfill"] = np.array(config.backfill)[actions[..., BACKFILL]]
     plans["arrival"] = actions[..., ARRIVAL]
     plans["repair"] = actions[..., REPAIR] * can_repair(view)
+    share = np.array((np.nan, *config.prefix))[actions[..., PREFIX]]
+    tokens = np.nan_to_num(share) * view.context_tokens
+    plans["prefix"] = np.where(np.isnan(share) | (plans["medium"] != SPLIT), BALANCED, tokens)
     if config.trigger == "policy":
         neighbour = (target > 1) & (target < cancel)
         plans["handover"] = np.where((actions[..., HANDOVER] == 1) & neighbour, cell, STAY)
     return plans
+
+
+def encode(plans: np.ndarray, view: NetworkView, config: ActionConfig) -> np.ndarray:
+    """Actions, int64 [E, U, parts], nearest to plans, PLAN [E, U]; the reverse of `decode`, where there is one.
+
+    Numbers become the nearest level. A target that is no candidate becomes "go on".
+    """
+    out = np.zeros((*plans.shape, len(parts(config))), np.int64)
+    cell = np.where(plans["handover"] != STAY, plans["handover"], plans["target"])
+    same = (view.candidates == cell[..., None]) & (view.candidates >= 0)
+    out[..., TARGET] = np.where(cell == CANCEL, config.candidates + 2,
+                                np.where(same.any(axis=-1), same.argmax(axis=-1) + 1, 0))
+    out[..., MEDIUM], out[..., ARRIVAL], out[..., REPAIR] = plans["medium"], plans["arrival"], plans["repair"]
+    for part, name, levels in ((KEEP, "keep", config.keep), (PRECISION, "bits", config.bits),
+                               (SHARE, "weight", config.weight), (BACKFILL, "backfill", config.backfill)):
+        out[..., part] = np.abs(plans[name][..., None] - np.array(levels, float)).argmin(axis=-1)
+    share = plans["prefix"] / np.maximum(view.context_tokens, 1.0)
+    nearest = np.abs(share[..., None] - np.array(config.prefix or (np.inf,))).argmin(axis=-1) + 1
+    out[..., PREFIX] = np.where((plans["prefix"] < 0) | (plans["medium"] != SPLIT) | (not config.prefix), 0, nearest)
+    if config.trigger == "policy":
+        out[..., HANDOVER] = (plans["handover"] != STAY) & (out[..., TARGET] > 1)
+    return out
 
 
 def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
@@ -121,8 +153,9 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
     free = view.free_memory_bytes[np.arange(view.num_envs)[:, None, None], here]
     reserved = (phase == PREPARING)[..., None] & (view.candidates == view.migration_target[..., None])
     mask[..., 1:1 + config.candidates + 1] = present & (reserved | (free >= view.session_bytes))
+    mask[..., 2:1 + config.candidates + 1] &= config.prepare
     mask[..., size[0] - 1] = (phase == PREPARING) | (phase == FOLLOWING) | (phase == REPAIRING)
-    for part in (MEDIUM, KEEP, PRECISION):
+    for part in (MEDIUM, KEEP, PRECISION, PREFIX):
         mask[..., first[part] + 1:first[part + 1]] &= ~moving[..., None]
     forwarded = view.forwarding_hops > 0
     mask[..., first[MEDIUM] + DETOUR] &= forwarded
@@ -136,6 +169,7 @@ def masks(view: NetworkView, config: ActionConfig) -> np.ndarray:
         # A UE that changes cell chooses again how its session follows.
         mask[..., first[MEDIUM]:first[SHARE]] = True
         mask[..., first[MEDIUM] + DETOUR] = forwarded
+        mask[..., first[PREFIX]:first[HANDOVER]] = True
     return mask
 
 

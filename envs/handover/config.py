@@ -28,14 +28,18 @@ MOST_STEPS = 10**9
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """Levels behind the MultiDiscrete action [target, medium, keep, precision, share, backfill, arrival, repair]."""
+    """Levels behind the MultiDiscrete action [target, medium, keep, precision, share, backfill, arrival, repair,
+    prefix]."""
 
     trigger: Literal["a3", "policy"] = "a3"  # who hands a UE over: event A3, or the action (one more part)
     candidates: int = 3  # strongest neighbour cells that may be prepared [cells]
+    prepare: bool = True  # neighbours can be prepared; false: sessions move at the handover, or after it
     keep: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.1)  # share of the transferred tokens that is kept [1]
     bits: tuple[int, ...] = PLAN_BITS  # precision of the transferred KV [bit]
     weight: tuple[float, ...] = (1.0, 4.0, 0.25, 0.0)  # bandwidth weight of the transfer; 0 waits [1]
-    backfill: tuple[float, ...] = (0.0, 0.25, 1.0)  # weight of what keep leaves out, which follows; 0: it does not [1]
+    # weight of what keep leaves out, which follows; 0: it does not [1]
+    backfill: tuple[float, ...] = (0.0, 0.1, 0.25, 1.0)
+    prefix: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)  # share of a context that a split rebuilds, besides balanced [1]
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -48,6 +52,8 @@ class ActionConfig:
             require(bits in PLAN_BITS, f"bits contains {bits}: choose among {', '.join(map(str, PLAN_BITS))}")
         for weight in self.weight:
             require(weight >= 0.0, f"weight contains {weight}: a bandwidth weight must not be negative")
+        for share in self.prefix:
+            require(0.0 < share < 1.0, f"prefix contains {share}: a split rebuilds a share in (0, 1)")
         for weight in self.backfill:
             require(weight >= 0.0, f"backfill contains {weight}: a bandwidth weight must not be negative")
         require(max(self.weight) > 0.0, f"weight is {self.weight}: at least one level must be above 0")
@@ -85,7 +91,9 @@ TERMS = terms_of(RewardConfig)
 class ScoringConfig:
     """How a step is scored: by a language model whose KV cache is really moved, or not at all."""
 
-    mode: Literal["kv", "none"] = "kv"  # none: physics only; drift and recall are then absent, and results say so
+    # kv: real caches on a real model; table: drift and wrong answers as they were measured beforehand; none: physics
+    # only, drift and recall are then absent, and results say so
+    mode: Literal["kv", "table", "none"] = "kv"
     model: str = "embedded"  # the shipped model; the only one that works here for now
     device: str = "auto"  # auto: CUDA when there is one
     scorer: str = "reconstruction"  # what ranks tokens when a cache is pruned (kvroam.kvbackend)

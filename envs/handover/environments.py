@@ -4,7 +4,7 @@
 |---------------|------------------------------------------------------------------------|
 | agents        | `ue_0` ... `ue_15` (num_ues), all alive until the common end             |
 | action        | MultiDiscrete [target, medium, keep, precision, share, backfill,        |
-|               | arrival, repair]; with actions.trigger policy also handover             |
+|               | arrival, repair, prefix]; with actions.trigger policy also handover             |
 | observation   | Box float32, one row of `env.core.task.features`                        |
 | state         | Box float32, the rows of all UEs one after the other                    |
 | creation      | `kvroam.envs.parallel_env(config="handover", render_mode=None)`         |
@@ -44,7 +44,8 @@ class HandoverEnv(ParallelView):
     | 5 | backfill  | bandwidth weight of what keep leaves out, which follows; 0: nothing, `actions.backfill` |
     | 6 | arrival   | preparation unfinished at the handover: wait, resume on what is there, forward          |
     | 7 | repair    | no; rebuild a cache that is not whole from token ids, where it is                       |
-    | 8 | handover  | only with `actions.trigger: policy`: stay, change to the target                         |
+    | 8 | prefix    | of a split: balanced, or the share of the context that is rebuilt, `actions.prefix`     |
+    | 9 | handover  | only with `actions.trigger: policy`: stay, change to the target                         |
 
     `info["action_mask"]` marks the choices that can have an effect, part after part; no choice is ever refused.
 
@@ -90,7 +91,8 @@ class HandoverCentralEnv(CentralView):
     As kvroam/Handover-v0 (kvroam.envs.HandoverEnv), seen by the network itself instead of by each UE.
 
     ## Action Space
-    MultiDiscrete: [target, medium, keep, precision, share, backfill, arrival, repair] of ue_0, then of ue_1, and so on.
+    MultiDiscrete: [target, medium, keep, precision, share, backfill, arrival, repair, prefix] of ue_0, then of ue_1,
+    and so on.
     `info["action_mask"]` marks the choices that can have an effect in the same order; no choice is ever refused.
 
     ## Observation Space
@@ -129,8 +131,8 @@ class HandoverEgoEnv(EgoView):
     As kvroam/Handover-v0 (kvroam.envs.HandoverEnv), seen by one UE; the others are part of its world.
 
     ## Action Space
-    MultiDiscrete [target, medium, keep, precision, share, backfill, arrival, repair] of the UE. `info["action_mask"]`
-    marks the choices that can have an effect; no choice is ever refused.
+    MultiDiscrete [target, medium, keep, precision, share, backfill, arrival, repair, prefix] of the UE.
+    `info["action_mask"]` marks the choices that can have an effect; no choice is ever refused.
 
     ## Observation Space
     Box float32 [F]: its row (`env.unwrapped.core.task.features`).

@@ -10,7 +10,7 @@ session that never moved has a text of its own, and is followed also when its ca
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import numpy as np
 from ...errors import ConfigError
 from ...kvbackend.scorers.table import SCORERS
 from .config import HandoverConfig, ScoringConfig
+from .harm.scorer import TableScorer
+from .scores import Scorer, Scores
 from .world.simulator import Simulator
 from .world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 
@@ -25,34 +27,6 @@ if TYPE_CHECKING:
     from ...kvbackend import KVBackend, Reference, Session
 
 _RECALL = ("hot_hits", "hot_total", "cold_hits", "cold_total")
-
-
-@dataclass
-class Scores:
-    """What the language model says of one step, [E, U] each; sums over the step's tokens."""
-
-    kl: np.ndarray  # KL(whole cache || this cache) [nat]
-    js: np.ndarray  # Jensen-Shannon divergence [nat]
-    delta_nll: np.ndarray  # extra surprise at the script's own tokens [nat]
-    top1: np.ndarray  # tokens at which both caches predict the same next token
-    measured: np.ndarray  # tokens of the measured model that were produced
-    hot_hits: np.ndarray  # right answers about facts in recent use
-    hot_total: np.ndarray
-    cold_hits: np.ndarray  # right answers about facts not asked for lately
-    cold_total: np.ndarray
-    strict_hits: np.ndarray  # right answers that only what survived the session's last lossy handover can give
-    strict_total: np.ndarray  # questions that ask for it: the fact was told before that handover, and never since
-    wrong: np.ndarray  # answers that the whole cache gets right and this cache gets wrong
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The columns, in order."""
-        return tuple(f.name for f in fields(cls))
-
-    @classmethod
-    def zeros(cls, shape: tuple[int, int]) -> Scores:
-        """Scores of a step in which nothing was produced."""
-        return cls(**{f.name: np.zeros(shape) for f in fields(cls)})
 
 
 class KVScorer:
@@ -259,10 +233,12 @@ def ranking_tokens(scoring: ScoringConfig) -> float:
     return SCORERS[scoring.scorer]().prefill_per_token if scoring.scorer in SCORERS else 0.0
 
 
-def make_scorer(config: HandoverConfig, num_envs: int) -> KVScorer | None:
+def make_scorer(config: HandoverConfig, num_envs: int) -> Scorer | None:
     """The scorer that `config.scoring` asks for; None for mode none."""
     if config.scoring.mode == "none":
         return None
+    if config.scoring.mode == "table":
+        return TableScorer(config, num_envs)
     return (ResumeScorer if config.scoring.drift == "resume" else KVScorer)(config, num_envs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from ..scenes import load as load_scene
 from ..scenes import load_phy_table
 from ..scenes.exact_phy import ExactPhy
 from ..sim.traces import tracks_of
-from . import actions, drawing, observations, rewards
+from . import actions, credit, drawing, observations, occasions, rewards
 from .config import TERMS, HandoverConfig
 from .metrics import METRICS, EpisodeMeter
-from .scoring import Scores, make_scorer, ranking_tokens
+from .outlook import WIDTH, Outlook
+from .scores import Scorer, Scores
+from .scoring import make_scorer, ranking_tokens
 from .view import NetworkView
 from .world.simulator import Simulator
 from .world.state import PLAN
@@ -27,6 +29,11 @@ from .world.state import PLAN
 
 class HandoverTask(Task):
     """UEs move through a city and change cell; policies choose what happens to their KV caches.
+
+    Args:
+        config, num_envs, threads: as for every task.
+        scorer: makes who scores the steps, from the settings and the number of environments; a pickled core goes on
+            with the one that the settings name.
 
     Attributes:
         sim: the simulated world.
@@ -42,11 +49,13 @@ class HandoverTask(Task):
     headline = ("cost", "avoidable_cost", "interruption_s_mean", "interruption_s_p95", "drift_kl_mean", "recall_strict",
                 "backhaul_gb")
     scenarios = ("default", "calm", "rush_hour", "starved_backhaul", "fast_vehicles", "long_context", "edge_box",
-                 "crowd", "held_out_city")
+                 "crowd", "held_out_city", "held_out_rush_hour", "held_out_starved", "held_out_edge_box",
+                 "held_out_long_context")
     references = ("ctho", "pallas")
     companion = "ctho"
 
-    def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1) -> None:
+    def __init__(self, config: HandoverConfig, num_envs: int = 1, threads: int = 1,
+                 scorer: Callable[[HandoverConfig, int], Scorer | None] = make_scorer) -> None:
         super().__init__(config, num_envs, threads)
         scene = load_scene(config.scene)
         # A policy for many scenes may have a slot that a small one leaves empty; more slots than cells are a mistake.
@@ -67,8 +76,9 @@ class HandoverTask(Task):
         self.agents = tuple(f"ue_{u}" for u in range(config.num_ues))
         self._prices = np.array([getattr(config.reward, term.name) for term in TERMS])
         self._network = NetworkView(self.sim, config.actions.candidates, self)
-        self.scorer = make_scorer(config, num_envs)
+        self.scorer = scorer(config, num_envs)
         self.scores: Scores | None = None
+        self._outlook: Outlook | None = None
         self._kl = np.zeros((num_envs, config.num_ues))
         self._wrong = np.zeros((num_envs, config.num_ues))
 
@@ -90,6 +100,8 @@ class HandoverTask(Task):
         self._network.refresh()
         if self.scorer is not None:
             self.scorer.reset(self.sim, envs)
+        if self._outlook is not None:
+            self._outlook.reset(envs)
 
     def advance(self, plans: np.ndarray) -> None:
         """Let one decision interval pass under `plans`, PLAN [E, U], and score what it did to the caches."""
@@ -104,9 +116,17 @@ class HandoverTask(Task):
         amounts = rewards.amounts(self.sim.state.flow, self._kl, self._wrong)
         return priced(amounts, self._prices, team=self.config.reward.sharing == "team")
 
+    def credit(self, reward: np.ndarray) -> np.ndarray:
+        """The rewards of the last step, dealt out to those whose decisions they follow from, float64 [E, U]."""
+        return credit.credited(self.sim.state, reward, self.config.reward)
+
     def decode(self, chosen: np.ndarray) -> np.ndarray:
         """Plans, PLAN [E, U], from actions int [E, U, parts]."""
         return actions.decode(chosen, self._network, self.config.actions)
+
+    def encode(self, plans: np.ndarray) -> np.ndarray:
+        """Actions int64 [E, U, parts] that come nearest to plans, PLAN [E, U]."""
+        return actions.encode(plans, self._network, self.config.actions)
 
     def masks(self) -> np.ndarray:
         """Which choices can have an effect, bool [E, U, sum of the part sizes]."""
@@ -115,6 +135,23 @@ class HandoverTask(Task):
     def observe(self) -> np.ndarray:
         """Observation rows, float32 [E, U, len(features)]."""
         return observations.observe(self._network)
+
+    def foresee(self) -> int:
+        """From the next reset on, `outlook` can be asked; how many numbers it has: none where policies hand over."""
+        if self.config.actions.trigger == "policy":
+            return 0
+        self._outlook = Outlook(self.sim, self.config.max_steps)
+        return WIDTH
+
+    def outlook(self, which: np.ndarray) -> np.ndarray:
+        """What the future holds for some UEs whatever policies do, float32 [N, foresee()]; for critics only."""
+        if self._outlook is None:
+            return np.zeros((len(which), 0), np.float32)
+        return self._outlook.rows(self._network, which)
+
+    def occasions(self) -> np.ndarray:
+        """The situation of every UE in one number, int64 [E, U]."""
+        return occasions.occasions(self._network)
 
     def info(self) -> dict[str, np.ndarray]:
         """Seconds without service in the last step, and whether a language model scores the steps."""
@@ -154,11 +191,15 @@ class HandoverTask(Task):
     def save(self) -> dict[str, Any]:
         """The scores of the last step, and the caches that are not whole."""
         return {"scores": self.scores, "kl": self._kl, "wrong": self._wrong,
-                "scorer": None if self.scorer is None else self.scorer.save()}
+                "scorer": None if self.scorer is None else self.scorer.save(),
+                "outlook": None if self._outlook is None else self._outlook.save()}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `save` returned."""
         self.scores, self._kl, self._wrong = saved["scores"], saved["kl"], saved["wrong"]
         if self.scorer is not None:
             self.scorer.restore(saved["scorer"])
+        if saved["outlook"] is not None:
+            self.foresee()
+            self._outlook.restore(saved["outlook"])  # type: ignore[union-attr]
         self._network.refresh()

@@ -53,6 +53,10 @@ class StableBaselinesView(VecEnv):
         self._return = np.zeros(self.rows)
         self._made = time.perf_counter()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._meter.task = self.core.task
+
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed environment i with seed + i at the next reset."""
         if seed is not None:

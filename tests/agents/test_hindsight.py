@@ -7,8 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-from kvroam.agents.handover.charges import TableCharges
-from kvroam.agents.handover.drift_table import drift_per_token, wrong_per_token
 from kvroam.agents.handover.hindsight import replay
 from kvroam.agents.handover.hindsight.book import (
     ARRIVAL,
@@ -33,6 +31,8 @@ from kvroam.agents.handover.hindsight.search import Episode, search
 from kvroam.agents.registry import make
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.harm.charges import TableCharges
+from kvroam.envs.handover.harm.drift_table import drift_per_token, wrong_per_token
 from kvroam.envs.handover.world.state import FORWARD, IDLE, KV, PREPARING, RESUME, RESUMED, SPLIT, TOKEN, WAIT
 from kvroam.errors import ConfigError
 

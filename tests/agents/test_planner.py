@@ -12,11 +12,12 @@ import pytest
 
 from kvroam.agents.handover import delays
 from kvroam.agents.handover.delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options
-from kvroam.agents.handover.drift_numbers import KL, WRONG
-from kvroam.agents.handover.drift_table import SCORER, drift_per_token, wrong_per_token
+from kvroam.agents.handover.judgement import Judgement
 from kvroam.agents.handover.planner import GreedyPlanner
 from kvroam.envs.handover import rewards
 from kvroam.envs.handover.config import PLAN_BITS, HandoverConfig, RewardConfig
+from kvroam.envs.handover.harm.drift_numbers import KL, WRONG
+from kvroam.envs.handover.harm.drift_table import SCORER, drift_per_token, wrong_per_token
 from kvroam.envs.handover.view import NetworkView
 from kvroam.envs.handover.world.state import DETOUR, IDLE, KV, RESUME, SPLIT, TOKEN
 
@@ -27,19 +28,15 @@ CONFIG = HandoverConfig(**CALM, reward=RewardConfig(drift=0.0, wrong=0.0))
 NOT_FORWARDED = dict(backhaul=dict(forwarding="none"))
 
 
-@pytest.fixture(autouse=True)
-def _no_margin(monkeypatch):
-    """Nobody else asks in the laboratory: prefills take as long as they take."""
-    monkeypatch.setattr(delays, "_GPU_MARGIN", 1.0)
-
-
 def situation(**changes) -> Situation:
     """One session of 4000 tokens in the laboratory, whose user waits and is out of reach of forwarding."""
     base = dict(context=4000.0, density=1.0, rest=0.0, ahead_s=0.0, sure=1.0, known=True, behind=False, waits=1.0,
                 delay_s=np.inf, rate_bps=LINK_BPS, backlog_bits=0.0, flows=0.0, wait_s=0.0,
                 prefill_s_per_token=SERVING.prefill_s_per_token, iteration_s=FIRST_TOKEN_S, sharers=0.0,
                 tokens_per_s=0.0)
-    return Situation(**{name: np.array([value]) for name, value in (base | changes).items()})
+    # Nobody else asks in the laboratory: prefills take as long as they take.
+    return Situation(**{name: np.array([value]) for name, value in (base | changes).items()},
+                     judge=Judgement(gpu_margin=1.0))
 
 
 def expected(option: Option, s: Situation, config=CONFIG) -> float:
@@ -150,7 +147,7 @@ def test_drift_is_interpolated_between_measured_ratios(function, table):
 def test_the_numbers_are_written_by_their_program():
     folder = Path(__file__).parents[2]
     made = runpy.run_path(str(folder / "docs" / "make_drift_table.py"))["module"]()
-    shipped = (folder / "agents" / "handover" / "drift_numbers.py").read_text(encoding="utf-8")
+    shipped = (folder / "envs" / "handover" / "harm" / "drift_numbers.py").read_text(encoding="utf-8")
     assert shipped == made, "run: python docs/make_drift_table.py"
 
 

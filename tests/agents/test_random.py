@@ -107,7 +107,7 @@ def test_it_makes_use_of_every_part(trigger):
         core.step(plans[-1][None])
     every = np.stack(plans)
     # Nothing is forwarded: no detour, and nobody streams on.
-    for field, count in (("medium", 3), ("keep", 5), ("bits", 3), ("weight", 4), ("backfill", 3), ("arrival", 2)):
+    for field, count in (("medium", 3), ("keep", 5), ("bits", 3), ("weight", 4), ("backfill", 4), ("arrival", 2)):
         assert len(np.unique(every[field])) == count
     assert (np.unique(every["handover"]).size > 1) == (trigger == "policy")
 

@@ -7,12 +7,12 @@ import csv
 import numpy as np
 import pytest
 
-from kvroam.agents.handover.charges import TableAmounts, TableCharges, prices_of
 from kvroam.agents.registry import make
 from kvroam.benchmarks import sensitivity
 from kvroam.benchmarks.repricing import NAMES, Played, changed, changes, rank, summary
 from kvroam.envs import make_core
 from kvroam.envs.handover.config import resolve
+from kvroam.envs.handover.harm.charges import TableAmounts, TableCharges, prices_of
 from kvroam.errors import ConfigError
 from kvroam.evaluation.rollout import rollout
 

@@ -26,7 +26,7 @@ from kvroam.envs.handover.sb3 import HandoverVecEnv
 from kvroam.errors import ConfigError, PolicyError, SceneError
 
 CONFIG = HandoverConfig(num_ues=3, episode_s=0.3, scoring=ScoringConfig(mode="none"))
-GOOD = np.zeros(8, np.int64)
+GOOD = np.zeros(9, np.int64)
 # Every view, and how it steps with one action for all UEs; envs side by side: 2.
 VIEWS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, np.ndarray], Any]]] = {
     "parallel": (HandoverEnv, lambda v, a: v.step(dict.fromkeys(v.possible_agents, a))),
@@ -49,8 +49,9 @@ def begun(view: str) -> tuple[Any, Callable[[Any, np.ndarray], Any]]:
 
 @every_view
 @pytest.mark.parametrize("action", [
-    np.array([0, 4, 0, 0, 0, 0, 0, 0]), np.array([-1, 0, 0, 0, 0, 0, 0, 0]), np.array([0, 0, 0, 0, 0, 0, 0, 2]),
-    np.zeros(7, np.int64), np.array([0.5, 0, 0, 0, 0, 0, 0, 0]), np.full(8, np.nan),
+    np.array([0, 4, 0, 0, 0, 0, 0, 0, 0]), np.array([-1, 0, 0, 0, 0, 0, 0, 0, 0]),
+    np.array([0, 0, 0, 0, 0, 0, 0, 2, 0]),
+    np.zeros(8, np.int64), np.array([0.5, 0, 0, 0, 0, 0, 0, 0, 0]), np.full(9, np.nan),
 ], ids=str)
 def test_actions_outside_the_space_are_refused_and_nothing_moves(view: str, action: np.ndarray) -> None:
     one, step = begun(view)

@@ -125,9 +125,9 @@ def test_observations_match_their_documentation() -> None:
             strongest = view.candidates[0, u, 1]
             assert row[index["candidate_1_is_predicted"]] == (view.predicted_cell[0, u] == strongest)
             prefill = view.context_tokens[0, u] * view.prefill_s_per_token[0, strongest] + view.prefill_overhead_s
-            assert row[index["candidate_1_prefill"]] == pytest.approx(min(1, prefill / 2), abs=1e-6)
+            assert row[index["candidate_1_prefill"]] == pytest.approx(prefill / (prefill + 2), abs=1e-6)
             whole = view.held_tokens[0, u] * view.kv_bits_per_token(16) / view.ingress_bps[0, strongest]
-            assert row[index["candidate_1_receive_time"]] == pytest.approx(min(1, whole / 2), abs=1e-6)
+            assert row[index["candidate_1_receive_time"]] == pytest.approx(whole / (whole + 2), abs=1e-6)
             low, high = np.minimum(low, row), np.maximum(high, row)
         rows, _, _, _, infos = env.step(masked_actions(env, infos, generator))
     constant = {f.name for f, a, b in zip(table, low, high, strict=True) if a == b}
@@ -142,7 +142,7 @@ def test_observations_are_fresh_arrays() -> None:
     env = HandoverEnv(PHYSICS)
     before, _ = env.reset(seed=0)
     copies = {a: row.copy() for a, row in before.items()}
-    after, *_ = env.step({a: np.zeros(8, np.int64) for a in env.agents})
+    after, *_ = env.step({a: np.zeros(9, np.int64) for a in env.agents})
     assert all(np.array_equal(before[a], copies[a]) for a in before)
     assert not any(np.shares_memory(before[a], after[b]) for a in before for b in after)
 
@@ -161,7 +161,7 @@ def test_masks_forbid_what_has_no_effect() -> None:
     assert all(not info["action_mask"][1] for info in infos.values()), "no session was left behind yet"
     assert all(not info["action_mask"][size[0] - 1] for info in infos.values()), "nothing to cancel yet"
     # Strongest neighbour, kv, share 0: stays preparing.
-    prepare = {a: np.array([2, 1, 0, 0, 3, 0, 0, 0]) for a in env.agents}
+    prepare = {a: np.array([2, 1, 0, 0, 3, 0, 0, 0, 0]) for a in env.agents}
     *_, infos = env.step(prepare)
     assert all(info["action_mask"][size[0] - 1] for info in infos.values())
 
@@ -170,18 +170,18 @@ def test_a_mask_of_an_interrupted_session_leaves_the_shares_and_the_arrival() ->
     env = HandoverEnv(PHYSICS)
     _, infos = env.reset(seed=0)
     while env.agents and not (env.core.view.phase == 2).any():
-        *_, infos = env.step({a: np.array([0, 1, 0, 0, 3, 0, 0, 0]) for a in env.agents})
+        *_, infos = env.step({a: np.array([0, 1, 0, 0, 3, 0, 0, 0, 0]) for a in env.agents})
     u = int(np.flatnonzero(env.core.view.phase[0] == 2)[0])
     parts = np.split(infos[f"ue_{u}"]["action_mask"], np.cumsum(sizes(env.config.actions))[:-1])
     assert [int(part.sum()) for part in parts] == [
-        1, 1, 1, 1, len(env.config.actions.weight), len(env.config.actions.backfill), 2, 1]
+        1, 1, 1, 1, len(env.config.actions.weight), len(env.config.actions.backfill), 2, 1, 1]
 
 
 @pytest.mark.parametrize(("action", "match"), [
-    (np.array([0, 4, 0, 0, 0, 0, 0, 0]), "outside MultiDiscrete"),
-    (np.array([-1, 0, 0, 0, 0, 0, 0, 0]), "outside MultiDiscrete"),
+    (np.array([0, 4, 0, 0, 0, 0, 0, 0, 0]), "outside MultiDiscrete"),
+    (np.array([-1, 0, 0, 0, 0, 0, 0, 0, 0]), "outside MultiDiscrete"),
     (np.zeros(7, np.int64), "expected integers"),
-    (np.zeros(8), "expected integers"),
+    (np.zeros(9), "expected integers"),
 ])
 def test_actions_outside_the_space_are_refused(action: np.ndarray, match: str) -> None:
     env = HandoverEnv(PHYSICS)
@@ -192,7 +192,7 @@ def test_actions_outside_the_space_are_refused(action: np.ndarray, match: str) -
 
 def test_stepping_outside_an_episode_and_wrong_agents_are_refused() -> None:
     env = HandoverEnv(PHYSICS, max_cycles=1)
-    action = np.zeros(8, np.int64)
+    action = np.zeros(9, np.int64)
     with pytest.raises(RuntimeError, match="reset"):
         env.step({})
     env.reset(seed=0)

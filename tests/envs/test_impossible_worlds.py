@@ -107,7 +107,7 @@ def test_before_reset_masks_observations_and_state_say_so():
             ask()
 
 
-@pytest.mark.parametrize("action", [np.zeros(7, np.int64), np.zeros((1, 8), np.int64), np.zeros(8), np.int64(3), "no"],
+@pytest.mark.parametrize("action", [np.zeros(8, np.int64), np.zeros((1, 9), np.int64), np.zeros(9), np.int64(3), "no"],
                          ids=repr)
 def test_an_action_of_the_wrong_shape_is_shown_as_its_agent_gave_it(action):
     one = HandoverEnv(SMALL)
@@ -115,8 +115,8 @@ def test_an_action_of_the_wrong_shape_is_shown_as_its_agent_gave_it(action):
     before = one.core.digest()
     given = np.asarray(action)
     with pytest.raises(ValueError, match="the action of ue_1 is") as refusal:
-        one.step({"ue_0": np.zeros(8, np.int64), "ue_1": action})
-    assert f"{given.dtype} {given.shape}: expected integers of shape (8,)" in str(refusal.value)
+        one.step({"ue_0": np.zeros(9, np.int64), "ue_1": action})
+    assert f"{given.dtype} {given.shape}: expected integers of shape (9,)" in str(refusal.value)
     with pytest.raises(ValueError, match="the action of ue_0 is"):
         one.step(dict.fromkeys(("ue_0", "ue_1"), action))
     assert one.core.digest() == before

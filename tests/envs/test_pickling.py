@@ -133,10 +133,10 @@ def test_it_runs_in_processes_of_stable_baselines3() -> None:
         vector.seed(5)
         rows = [vector.reset()]
         for _ in range(PHYSICS.max_steps):
-            row, _, done, infos = vector.step(np.zeros((2, 8), np.int64))
+            row, _, done, infos = vector.step(np.zeros((2, 9), np.int64))
             rows.append(row)
         assert done.all() and all(info["TimeLimit.truncated"] for info in infos)
-        assert np.array_equal(vector.env_method("action_masks")[0].shape, (30,))
+        assert np.array_equal(vector.env_method("action_masks")[0].shape, (36,))
         vector.close()
         results.append(np.stack(rows))
     assert np.array_equal(*results)

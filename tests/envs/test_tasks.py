@@ -309,7 +309,7 @@ def test_a_task_is_evaluated_by_its_own_metrics_against_its_own_references(
     assert found["perfect"] == {"cost": [0.0, 0.0]} and set(found["zero"]["cost"]) <= {4.0, 5.0}
     assert list(results["paired"]) == ["perfect"] and results["paired"]["perfect"]["zero"]["cost"]["mean"] >= 4.0
     files = write_results(tmp_path, results)
-    assert set(files) == {"results.json", "table.md"}, "the figure is about metrics that this task lacks"
+    assert set(files) == {"results.json", "table.md", "report.html"}, "figures are about metrics that this task lacks"
     text = files["table.md"].read_text(encoding="utf-8")
     assert "cost [1]" in text and "interruption" not in text
     with pytest.raises(ConfigError, match="has no scenarios"):

@@ -20,9 +20,9 @@ A3 = HandoverConfig(num_ues=8, episode_s=30.0, scoring=ScoringConfig(mode="none"
 POLICY = replace(A3, actions=ActionConfig(trigger="policy"), reward=RewardConfig(pingpong=2.0))
 
 
-def test_the_action_has_a_ninth_part_only_then() -> None:
+def test_the_action_has_a_tenth_part_only_then() -> None:
     assert [*sizes(A3.actions), 2] == sizes(POLICY.actions)
-    assert HandoverEnv(POLICY).action_space("ue_0").shape == (9,)
+    assert HandoverEnv(POLICY).action_space("ue_0").shape == (10,)
 
 
 def test_nobody_changes_cell_unless_the_plan_says_so() -> None:
@@ -49,8 +49,8 @@ def test_a_handover_changes_to_the_chosen_neighbour_at_once_and_its_plan_moves_t
     core = make_core(POLICY)
     core.reset([3])
     before, wanted = core.view.radio_cell, core.view.candidates[0, 2, slot]
-    action = np.zeros((1, 8, 9), np.int64)
-    action[0, 2] = [slot + 1, KV, 1, 0, 3, 0, 0, 0, 1]  # keep 0.75 of the KV; share 0: the transfer waits
+    action = np.zeros((1, 8, 10), np.int64)
+    action[0, 2] = [slot + 1, KV, 1, 0, 3, 0, 0, 0, 0, 1]  # keep 0.75 of the KV; share 0: the transfer waits
     core.step(core.decode(action))
     me = core.task.sim.state.ue[0, 2]
     assert me["radio"] == wanted != before[0, 2] and me["previous"] == before[0, 2]
@@ -65,7 +65,7 @@ def test_a_handover_without_a_neighbour_as_target_is_none() -> None:
     core = make_core(POLICY)
     core.reset([3])
     for target in (0, 1, sizes(POLICY.actions)[0] - 1):
-        action = np.zeros((1, 8, 9), np.int64)
+        action = np.zeros((1, 8, 10), np.int64)
         action[..., 0], action[..., -1] = target, 1
         core.step(core.decode(action))
         assert core.task.sim.state.flow["handovers"].sum() == 0
@@ -75,8 +75,8 @@ def test_a_detour_leaves_the_session_where_it_is_and_going_back_is_a_pingpong_wi
     env = HandoverEnv(replace(POLICY, backhaul=replace(POLICY.backhaul, forwarding=8)))
     env.reset(seed=3)
     home = int(env.core.view.radio_cell[0, 0])
-    stay = {agent: np.zeros(9, np.int64) for agent in env.possible_agents}
-    env.step({**stay, "ue_0": np.array([2, 3, 0, 0, 0, 0, 0, 0, 1])})
+    stay = {agent: np.zeros(10, np.int64) for agent in env.possible_agents}
+    env.step({**stay, "ue_0": np.array([2, 3, 0, 0, 0, 0, 0, 0, 0, 1])})
     for _ in range(3):
         env.step(stay)
     view = env.core.view
@@ -85,7 +85,7 @@ def test_a_detour_leaves_the_session_where_it_is_and_going_back_is_a_pingpong_wi
     assert slot > 0, "home is the strongest neighbour now"
     mask = env.core.masks()[0, 0]
     assert mask[slot + 1] and mask[-1], "home holds the session, and may still be handed over to"
-    _, rewards, _, _, infos = env.step({**stay, "ue_0": np.array([slot + 1, 3, 0, 0, 0, 0, 0, 0, 1])})
+    _, rewards, _, _, infos = env.step({**stay, "ue_0": np.array([slot + 1, 3, 0, 0, 0, 0, 0, 0, 0, 1])})
     assert env.core.view.radio_cell[0, 0] == home
     assert infos["ue_0"]["reward_pingpong"] == -2.0 and rewards["ue_0"] <= -2.0
     assert all(infos[a]["reward_pingpong"] == 0.0 for a in env.agents if a != "ue_0")
@@ -149,7 +149,7 @@ def test_policy_objects_follow_a3_too_where_they_are_evaluated_and_where_they_ar
     env, moves = HandoverEgoEnv(config, others=ConstantPlan("kv")), np.zeros(8)
     env.reset(seed=5)
     for _ in range(200):
-        env.step(np.zeros(9, np.int64))
+        env.step(np.zeros(10, np.int64))
         moves += env.core.task.sim.state.flow["handovers"][0]
     assert moves[0] == 0 < moves[1:].sum()
 

@@ -17,15 +17,19 @@ from kvroam.envs.handover.config import ActionConfig, HandoverConfig, ScoringCon
 from kvroam.envs.views import wrappers
 
 CONFIG = HandoverConfig(num_ues=4, episode_s=5.0, scoring=ScoringConfig(mode="none"))
-LEVELS = [ActionConfig(candidates=2, keep=(1.0, 0.3), bits=(8, 16, 4), weight=(1.0, 0.0, 4.0), backfill=(1.0, 0.0)),
-          ActionConfig(candidates=1, keep=(0.5,), bits=(16,), weight=(2.0, 1.0), backfill=(0.5,), trigger="policy")]
+LEVELS = [ActionConfig(candidates=2, keep=(1.0, 0.3), bits=(8, 16, 4), weight=(1.0, 0.0, 4.0), backfill=(1.0, 0.0),
+                       prefix=(0.5,)),
+          ActionConfig(candidates=1, keep=(0.5,), bits=(16,), weight=(2.0, 1.0), backfill=(0.5,), prefix=(),
+                       trigger="policy")]
 
 
 def box_of(index: tuple[int, ...], config: ActionConfig) -> np.ndarray:
     """A Box action that stands for one MultiDiscrete action: its scores, and the middle of its level's interval."""
     entries: list[float] = []
     for part, (chosen, n) in enumerate(zip(index, sizes(config), strict=True)):
-        levels = [None, None, config.keep, config.bits, config.weight, config.backfill, None, (0, 1), (0, 1)][part]
+        levels = [None, None, config.keep, config.bits, config.weight, config.backfill, None, (0, 1),
+                  (0, 1) if len(config.prefix) == 1 else None,
+                  (0, 1)][part]
         if levels is None:
             entries += [0.5 if i == chosen else -0.5 for i in range(n)]
         else:
@@ -38,8 +42,9 @@ def dict_of(index: tuple[int, ...], config: ActionConfig) -> dict:
     """The Dict action with exactly the values of one MultiDiscrete action."""
     action = {"target": index[0], "medium": index[1], "keep": np.float32(config.keep[index[2]]),
               "precision": np.float32(config.bits[index[3]]), "share": np.float32(config.weight[index[4]]),
-              "backfill": np.float32(config.backfill[index[5]]), "arrival": index[6], "repair": index[7]}
-    return {**action, "handover": index[8]} if config.trigger == "policy" else action
+              "backfill": np.float32(config.backfill[index[5]]), "arrival": index[6], "repair": index[7],
+              "prefix": index[8]}
+    return {**action, "handover": index[9]} if config.trigger == "policy" else action
 
 
 @pytest.mark.parametrize("config", LEVELS)
@@ -64,7 +69,7 @@ def test_actions_of_several_ues_are_those_of_each_one_after_the_other() -> None:
 def test_values_between_levels_stand_for_the_nearest_and_all_of_a_box_is_used() -> None:
     config = LEVELS[0]
     named = wrappers.DictFormat(parts(config))
-    base = dict_of((0,) * 8, config)
+    base = dict_of((0,) * 9, config)
     for value, nearest in ((0.3, 1), (0.64, 1), (0.66, 0), (1.0, 0)):
         assert named.decode({**base, "keep": np.float32(value)})[2] == nearest
     box, generator = wrappers.BoxFormat(parts(config)), np.random.default_rng(0)
@@ -123,12 +128,12 @@ def test_masks_in_observations_are_those_of_info() -> None:
         rows, *_, infos = parallel.step({a: parallel.action_space(a).sample(rows[a]["action_mask"]) for a in rows})
 
 
-@pytest.mark.parametrize("action", [np.zeros(3, np.float32), np.full(18, 1.5, np.float32), np.full(18, np.nan)])
+@pytest.mark.parametrize("action", [np.zeros(3, np.float32), np.full(23, 1.5, np.float32), np.full(23, np.nan)])
 def test_box_actions_outside_the_box_are_refused(action: np.ndarray) -> None:
     env = wrappers.BoxActions(HandoverEgoEnv(CONFIG))
     env.reset(seed=0)
-    assert env.action_space.shape == (18,)
-    with pytest.raises(ValueError, match=r"expected \(18,\) numbers in \[-1, 1\]"):
+    assert env.action_space.shape == (23,)
+    with pytest.raises(ValueError, match=r"expected \(23,\) numbers in \[-1, 1\]"):
         env.step(action)
 
 
@@ -140,4 +145,4 @@ def test_dict_actions_outside_their_space_are_refused(change: dict, match: str) 
     env = wrappers.DictActions(HandoverEgoEnv(CONFIG))
     env.reset(seed=0)
     with pytest.raises(ValueError, match=match):
-        env.step({**dict_of((0,) * 8, CONFIG.actions), **change})
+        env.step({**dict_of((0,) * 9, CONFIG.actions), **change})

@@ -21,16 +21,17 @@ class Hindsight:
     """A bound, not a competitor: it knows the episode, and has searched a plan for every handover of it.
 
     Whenever an environment begins an episode, a search with a budget of so many simulated episodes finds its book. The
-    search prices drift by the table (agents/handover/charges.py), whatever the environment measures.
+    search prices drift by the table (envs/handover/harm/charges.py), whatever the environment measures.
 
     Args:
         config: the environment.
         budget: of the search of one episode [simulated episodes].
+        look_s: everything is done so much earlier, for those who hold their plans (envs/base/decisions.py) [s].
     """
 
-    def __init__(self, config: HandoverConfig, budget: float = _BUDGET) -> None:
-        self.config, self.budget = config, budget
-        self.name = label("hindsight", budget=(budget, _BUDGET))
+    def __init__(self, config: HandoverConfig, budget: float = _BUDGET, look_s: float = 0.0) -> None:
+        self.config, self.budget, self.look_s = config, budget, look_s
+        self.name = label("hindsight", budget=(budget, _BUDGET), look_s=(look_s, 0.0))
         self._known: dict[bytes, tuple[Calendar, Found]] = {}
 
     def reset(self, view: NetworkView) -> None:
@@ -45,7 +46,7 @@ class Hindsight:
             calendar, found = self._book(view, env)
             step = int(state.world["step"][env])
             if step < self.config.max_steps:
-                _write(step, view.interval_s, state.ue[env], found.book, LEVELS, calendar, plans[env])
+                _write(step, view.interval_s, self.look_s, state.ue[env], found.book, LEVELS, calendar, plans[env])
         return plans
 
     def _book(self, view: NetworkView, env: int) -> tuple[Calendar, Found]:
@@ -58,5 +59,5 @@ class Hindsight:
 
 
 @entry
-def _write(step, interval_s, ue, book, levels, when, plan):
-    write_plans(step, interval_s, ue, book, levels, when, plan)
+def _write(step, interval_s, look_s, ue, book, levels, when, plan):
+    write_plans(step, interval_s, look_s, ue, book, levels, when, plan)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ....envs.handover.harm.charges import HarmTable, follow_caches
 from ....envs.handover.rewards import write_amounts
 from ....envs.handover.world import engine
 from ....envs.handover.world.state import (
@@ -23,7 +24,6 @@ from ....envs.handover.world.state import (
 )
 from ....envs.handover.world.state import STAY as NO_HANDOVER
 from ....envs.sim.jit import entry, kernel
-from ..charges import HarmTable, follow_caches
 from .book import ARRIVAL, BACKFILL, BITS, FETCH, KEEP, MEDIUM, REPAIR, WEIGHT, WHEN
 from .calendar import Calendar
 
@@ -74,11 +74,12 @@ class Desk(NamedTuple):
 
 
 @kernel
-def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
+def write_plans(step, interval_s, look_s, ue, book, levels, when: Calendar, plan):
     """The plans of one environment for a step, as its book says, PLAN [U].
 
     The option of the next change is in force from its lead time on, or from the interval of the change itself; before
-    that, and as long as the last change interrupts the session, the option of the last change is.
+    that, and as long as the last change interrupts the session, the option of the last change is. With `look_s` above 0
+    [s] everything is in force so much earlier, for plans that are held until the next decision.
     """
     for u in range(ue.shape[0]):
         it, nxt = plan[u], when.coming[step, u]
@@ -88,7 +89,8 @@ def write_plans(step, interval_s, ue, book, levels, when: Calendar, plan):
         k, ahead = nxt - 1, False
         if nxt < when.changes[u]:
             lead_s = levels[WHEN, book[u, nxt, WHEN]]
-            begun = lead_s > 0.0 and when.time_s[u, nxt] - lead_s < (step + 1) * interval_s
+            begins_s = when.time_s[u, nxt] - max(lead_s, 0.0) - look_s
+            begun = (lead_s > 0.0 or look_s > 0.0) and begins_s < (step + 1) * interval_s
             if when.step[u, nxt] == step or (begun and ue[u].phase != INTERRUPTED):
                 k, ahead = nxt, True
         if k < 0:
@@ -144,7 +146,7 @@ def advance(step, book, rules: Rules, desk: Desk):
     """One step under a book; returns what it costs, mean over the UEs: what could be avoided, and the rest."""
     state, p = desk.state, rules.params[0]
     ue = state.ue[0]
-    write_plans(step, p.dt, ue, book, rules.levels, rules.calendar, desk.plan[0])
+    write_plans(step, p.dt, 0.0, ue, book, rules.levels, rules.calendar, desk.plan[0])
     engine.advance(0, 1, state, desk.plan, rules.params, rules.tables, desk.scratch)
     follow_caches(ue, state.event[0], state.world[0].events, rules.harm, p.context_scale, desk.at, desk.rate,
                   desk.harm, desk.share, desk.least)

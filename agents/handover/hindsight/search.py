@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....envs.handover.config import HandoverConfig
+from ....envs.handover.harm.charges import harm_table, prices_of
 from ....envs.handover.world.simulator import Simulator, idle_plans
 from ....envs.handover.world.state import KV, RESUME, SPLIT, TOKEN, WAIT
 from ....errors import require
-from ..charges import harm_table, prices_of
 from . import replay
 from .book import (
     ARRIVAL,

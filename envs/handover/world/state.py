@@ -41,6 +41,7 @@ __all__ = [
     "ANSWER",
     "ARRIVALS",
     "BACKFILLED",
+    "BALANCED",
     "CANCEL",
     "CELL",
     "CONTINUE",
@@ -87,6 +88,8 @@ MEDIA = ("token", "kv", "split", "detour")
 CONTINUE, CANCEL = -1, -2
 # Value of Plan.handover besides a cell number.
 STAY = -1
+# Value of Plan.prefix besides a number of tokens.
+BALANCED = -1
 # Values of Plan.arrival: what to do at a handover whose preparation is not finished.
 WAIT, RESUME, FORWARD = 0, 1, 2
 ARRIVALS = ("wait", "resume", "forward")

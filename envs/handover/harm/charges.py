@@ -9,15 +9,15 @@ harms; the rest of a cache that follows, a repair, or a new session take the har
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...envs.handover.config import PLAN_BITS, TERMS, HandoverConfig
-from ...envs.handover.rewards import amounts
-from ...envs.handover.world.simulator import Simulator
-from ...envs.handover.world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
-from ...envs.sim.jit import entry, kernel
+from ...sim.jit import entry, kernel
+from ..config import PLAN_BITS, TERMS, HandoverConfig
+from ..rewards import amounts
+from ..world.simulator import Simulator
+from ..world.state import BACKFILLED, DETOUR, OPENED, REPAIRED, RESUMED
 from .drift_numbers import KL
 from .drift_table import SCORER, harm_per_token
 
@@ -121,9 +121,17 @@ class TableCharges:
         self._at, self._rate, self._harm, self._nothing = (np.zeros(shape) for _ in range(4))
         self._scratch = np.zeros((2, config.num_ues))
 
-    def reset(self, sim: Simulator) -> None:
-        """Every episode begins anew, with whole caches."""
-        self._at[:], self._rate[:] = sim.state.ue["context"], 0.0
+    def reset(self, sim: Simulator, envs: Any = slice(None)) -> None:
+        """The episodes of the environments `envs` begin anew, with whole caches; default: all."""
+        self._at[envs], self._rate[envs] = sim.state.ue["context"][envs], 0.0
+
+    def save(self) -> tuple[np.ndarray, np.ndarray]:
+        """How far every session has read, and the rate of harm of its cache."""
+        return self._at.copy(), self._rate.copy()
+
+    def restore(self, saved: tuple[np.ndarray, np.ndarray]) -> None:
+        """Take over what `save` returned."""
+        self._at[:], self._rate[:] = saved
 
     def of_step(self, sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
         """Cost of the step that `sim` has just made, and the part of it that nobody can avoid, float64 [E] each.
@@ -157,15 +165,29 @@ class TableAmounts:
         self._each = [TableCharges(replace(config, reward=replace(config.reward, drift=nats, wrong=wrong)), num_envs)
                       for nats, wrong in ((1.0, 0.0), (0.0, 1.0))]
 
-    def reset(self, sim: Simulator) -> None:
-        """Every episode begins anew, with whole caches."""
+    def reset(self, sim: Simulator, envs: Any = slice(None)) -> None:
+        """The episodes of the environments `envs` begin anew, with whole caches; default: all."""
         for one in self._each:
-            one.reset(sim)
+            one.reset(sim, envs)
+
+    def save(self) -> list[Any]:
+        """What the next step depends on."""
+        return [one.save() for one in self._each]
+
+    def restore(self, saved: list[Any]) -> None:
+        """Take over what `save` returned."""
+        for one, kept in zip(self._each, saved, strict=True):
+            one.restore(kept)
+
+    def harm_of_step(self, sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+        """KL [nat] and wrong answers of that step, float64 [E, U] each; to be asked once per step."""
+        nats, wrong = (one.harm_of_step(sim).copy() for one in self._each)
+        return nats, wrong
 
     def of_step(self, sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
         """Amounts of the step that `sim` has just made, float64 [E, T], means over the UEs in the order of TERMS; and
         the seconds of interruption among them that nobody can avoid, float64 [E]."""
-        nats, wrong = (one.harm_of_step(sim) for one in self._each)
+        nats, wrong = self.harm_of_step(sim)
         flow = sim.state.flow
         return amounts(flow, nats, wrong).mean(axis=1), flow["unavoidable_s"].mean(axis=1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...errors import require
+from ....errors import ConfigError, require
 from .drift_numbers import KL, WRONG
 
 SCORER = "reconstruction@head"  # the default of scoring.scorer and scoring.scope
@@ -50,7 +50,8 @@ def _interpolated(tables, keep, bits, scorer: str) -> np.ndarray:
     keep, bits = np.broadcast_arrays(np.asarray(keep, np.float64), np.asarray(bits))
     result = np.zeros(keep.shape)
     measured = sorted({b for _, b in table})
-    require(bool(np.isin(bits, measured).all()), f"bits is {bits}: harm was measured for {measured} only")
+    if not np.isin(bits, measured).all():
+        raise ConfigError(f"bits is {bits}: harm was measured for {measured} only")
     for precision in measured:
         ratios = sorted(k for k, b in table if b == precision)
         found = np.interp(keep, ratios, [table[k, precision] for k in ratios])

@@ -1,0 +1,1 @@
+"""What policies do: when they prepare, what they send, who is served first, and where one wins against another."""
