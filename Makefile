@@ -31,7 +31,7 @@ test-rllib: $(RLLIB)/.ready
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy agents benchmarks envs evaluation kvbackend settings training \
-		commands.py compat.py errors.py files.py experiment.py palette.py threads.py train.py evaluate.py
+		commands.py compat.py errors.py files.py experiment.py palette.py processes.py threads.py train.py evaluate.py
 
 # torch comes first and pinned: a plain `torch` would bring several GB of CUDA libraries to a machine without a GPU.
 $(READY): pyproject.toml constraints.txt

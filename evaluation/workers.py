@@ -1,24 +1,17 @@
-"""Units played by several processes side by side; the numbers are the same for any number of processes.
-
-Processes are spawned, not forked: torch and numba do not survive a fork. A program of your own that asks for more than
-one worker therefore needs `if __name__ == "__main__":`, as the documentation of multiprocessing explains.
-"""
+"""Units played by several processes side by side; the numbers are the same for any number of processes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..errors import KvroamError
 from ..experiment import Experiment, build_experiment, flat
+from ..processes import CONTEXT, pool
 from .units import Played, Stage, Unit
 
 Tick = Callable[[Unit], Any]
@@ -50,32 +43,22 @@ def play_apart(units: Sequence[Unit], experiments: Mapping[str, Experiment[Any]]
     """
     if not units:
         return
-    context = multiprocessing.get_context("spawn")
-    news = context.Queue()
+    news = CONTEXT.Queue()
     plain = {name: flat(experiment) for name, experiment in experiments.items()}
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(workers, len(units)), context, _begin, (plain, news))
-    pending: dict[Future[Played], int] = {}
     try:
-        pending |= {pool.submit(_play, k, unit): k for k, unit in enumerate(units)}
-        heard: Counter[int] = Counter()
-        while pending:
-            ended, _ = wait(pending, _NEWS_S, FIRST_COMPLETED)
-            _listen(news, units, heard, tick)
-            for future in ended:
-                k = pending.pop(future)
-                yield units[k], future.result()
+        with pool(min(workers, len(units)), _begin, plain, news) as processes:
+            pending = {processes.submit(_play, k, unit): k for k, unit in enumerate(units)}
+            heard: Counter[int] = Counter()
+            while pending:
+                ended, _ = wait(pending, _NEWS_S, FIRST_COMPLETED)
+                _listen(news, units, heard, tick)
+                for future in ended:
+                    k = pending.pop(future)
+                    yield units[k], future.result()
     except BrokenProcessPool as error:
         raise KvroamError("a worker process was killed, by the system where memory ran out: give fewer --workers; "
                           "the episodes that were finished are kept") from error
     finally:
-        # Nobody waits for units that are under way when this is left early, such as by Ctrl-C. The pool itself waits
-        # for its processes: a second one that did so could be told that they had ended a moment before they are known
-        # to have.
-        if pending:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
         news.close()
         news.cancel_join_thread()
 
@@ -99,23 +82,9 @@ _news: Any = None
 
 def _begin(plain: Mapping[str, Mapping[str, Any]], news: Any) -> None:
     """What a worker does first."""
-    import torch
-
     global _stage, _news
-    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
     _stage = Stage({name: build_experiment(mapping) for name, mapping in plain.items()})
     _news = news
-
-
-def _end_with_parent() -> None:
-    """A worker would wait for ever for the next unit of a process that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _play(k: int, unit: Unit) -> Played:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,29 +25,30 @@ from ..agents.actor import Network
 from ..agents.learned import LAST
 from ..agents.policy_file import PolicyFile
 from ..agents.registry import catalogue
-from ..envs.base import registry
 from ..envs.base.core import Core
 from ..envs.base.make import make_core
 from ..errors import ConfigError, PolicyError
-from ..experiment import Experiment
+from ..evaluation.rollout import episodes
+from ..experiment import EvaluateConfig, Experiment
 from ..files import write_whole
+from ..processes import pool
 from .algorithm import environments
-from .held_out import CURVE
+from .held_out import CURVE, target_metric
 from .stopping import StopRequest
 
 HISTORY = "evolution.json"
 _FIRST_SEED = 3_000_000_000  # far from those of all others
-_METRICS = ("avoidable_cost", "cost")  # the first that a task has
 _WIDEST = 4.0  # in standard deviations at the start: no number goes further
 _TINY = 1e-9  # where nothing is to be paid, nobody pays more
 
 
-class Task(NamedTuple):
+class Job(NamedTuple):
     """One world of one generation, for a worker."""
 
     config: Any
     points: np.ndarray  # [candidates, numbers]
     seeds: tuple[int, ...]
+    goals: EvaluateConfig
 
 
 class Generation(NamedTuple):
@@ -93,15 +94,16 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool, resume: bool) -> 
         known.append(kept)
     began = time.perf_counter() - (known[-1].seconds if known else 0.0)
     path = out / LAST
-    with StopRequest() as stop, _mapper(options.workers) as play, tqdm(
+    with StopRequest() as stop, _players(options.workers) as played, tqdm(
             total=options.generations, initial=len(known), unit="generation", disable=quiet,
             dynamic_ncols=True) as bar:
         while len(known) < options.generations:
             mean, points = search.mean.copy(), search.ask()
             first = _FIRST_SEED + (options.seed * 10_000 + len(known)) * options.evolution_episodes
             seeds = tuple(first + k for k in range(options.evolution_episodes))
-            tasks = [Task(config, np.stack([np.zeros(count), mean, *points]), seeds) for config in configs.values()]
-            costs = np.array(play(tasks))  # [worlds, 2 + population]
+            jobs = [Job(config, np.stack([np.zeros(count), mean, *points]), seeds, experiment.evaluate)
+                    for config in configs.values()]
+            costs = np.array(played(jobs))  # [worlds, 2 + population]
             ratios = ((costs + _TINY) / (costs[:, :1] + _TINY)).mean(axis=0)
             search.tell(points, ratios[2:].tolist())
             known.append(Generation(ratios[2:].tolist(), float(ratios[1]), costs[:, 1].tolist(),
@@ -116,25 +118,16 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool, resume: bool) -> 
     return path
 
 
-def play(given: Task) -> list[float]:
+def play(given: Job) -> list[float]:
     """Mean cost of every candidate in one world, over the same seeds."""
-    import torch
-
-    torch.set_num_threads(1)
-    config, points, seeds = given
+    config, points, seeds, goals = given
     core = _core(config, len(points) * len(seeds))
     tunable = catalogue(config.task).tunable
     assert tunable is not None
     policy = tunable.make(np.repeat(points, len(seeds), axis=0), config)
-    metric = next(name for name in _METRICS
-                  if name in {metric.name for metric in registry.task(config.task).metrics})
-    core.reset(list(seeds) * len(points))
-    policy.reset(core.view)
-    meter = core.task.meter()
-    for _ in range(core.config.max_steps):
-        core.step(policy.act(core.view))
-        meter.add(core)
-    costs = np.array([meter.result(e)[metric] for e in range(core.num_envs)])
+    *_, outcomes = episodes(core, policy, list(seeds) * len(points), goals)
+    metric = target_metric(config.task)
+    costs = np.array([metrics[metric] for metrics, _ in outcomes or ()])
     return costs.reshape(len(points), -1).mean(axis=1).tolist()
 
 
@@ -149,22 +142,14 @@ def _core(config: Any, num_envs: int) -> Core:
     return _CORES[key]
 
 
-class _mapper:
-    """A function that plays tasks, in some processes; the results do not depend on how many."""
-
-    def __init__(self, workers: int) -> None:
-        self._pool = multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else None
-
-    def __enter__(self) -> Callable[[list[Task]], list[list[float]]]:
-        if self._pool is None:
-            return lambda tasks: [play(task) for task in tasks]
-        pool = self._pool
-        return lambda tasks: pool.map(play, tasks, chunksize=1)
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+@contextmanager
+def _players(workers: int) -> Iterator[Callable[[list[Job]], list[list[float]]]]:
+    """A function that plays jobs, in some processes; the results do not depend on how many."""
+    if workers == 1:
+        yield lambda jobs: [play(job) for job in jobs]
+        return
+    with pool(workers) as processes:
+        yield lambda jobs: list(processes.map(play, jobs))
 
 
 def _policy(experiment: Experiment[Any], names: tuple[str, ...], point: np.ndarray, generations: int) -> PolicyFile:

@@ -48,6 +48,12 @@ class History:
     waited: int = 0  # evaluations since the best one
 
 
+def target_metric(task: str) -> str:
+    """What the policies of a task are judged by while they are trained; lower is better."""
+    known = {metric.name for metric in registry.task(task).metrics}
+    return next(name for name in _METRICS if name in known)
+
+
 class HeldOut:
     """Plays the policy of a training in environments of its own.
 
@@ -64,8 +70,7 @@ class HeldOut:
         self.experiment, self.out, self.history = experiment, out, history or History()
         self.configs = environments(experiment)
         self._cores: dict[str, Core] = {}
-        known = {metric.name for metric in registry.task(experiment.environment.task).metrics}
-        self.metric = next(name for name in _METRICS if name in known)
+        self.metric = target_metric(experiment.environment.task)
 
     @property
     def seeds(self) -> list[int]:
