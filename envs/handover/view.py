@@ -40,7 +40,7 @@ class NetworkView:
         self._next_cell, self._at_cell = np.full(everybody, -1, np.int32), np.full(everybody, -1, np.int32)
         self._next_s = np.full(everybody, np.inf)
         self._weight = predictor.filter_weight_of_step(float(sim.params["filter_a"][0]), sim.interval_s)
-        self._scratch = predictor.allocate_scratch.py_func(sim.num_cells)
+        self._scratch = predictor.allocate_scratch.py_func(sim.num_cells, predictor.STEPS)
         self._strongest = np.full((*everybody, self._count), -1, np.int32)
         self._no_plans = np.empty((0, 0), PLAN)
         self.refresh()
@@ -320,7 +320,7 @@ def _pass_parallel(first, last, state, moving, plan, params, weight, every, know
         cells = state.cell.shape[1]
         _pass(first + (last - first) * b // blocks, first + (last - first) * (b + 1) // blocks, state, moving, plan,
               params, weight, every, known, derived, Tables(city, trace, hops),
-              allocate_scratch(state.ue.shape[1], cells), predictor.allocate_scratch(cells))
+              allocate_scratch(state.ue.shape[1], cells), predictor.allocate_scratch(cells, predictor.STEPS))
 
 
 @inlined

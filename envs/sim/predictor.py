@@ -27,15 +27,16 @@ class Scratch(NamedTuple):
     since_s: np.ndarray
     strongest: np.ndarray  # of the map on the way
     near: np.ndarray  # int64 [C], which cells are followed
-    row: np.ndarray  # int64 [STEPS + 1], the way
+    row: np.ndarray  # int64 [steps + 1], the way
     col: np.ndarray
+    silence: np.ndarray  # float64 [steps + 1, C + 1], zeros
 
 
 @allocating
-def allocate_scratch(cells):
-    """A Scratch for so many cells; nothing in it outlives a prediction."""
+def allocate_scratch(cells, steps):
+    """A Scratch for so many cells and steps of STEP_S; nothing in it outlives a prediction."""
     return Scratch(np.empty(cells), np.empty(cells), np.empty(cells), np.empty(cells, np.int64),
-                   np.empty(STEPS + 1, np.int64), np.empty(STEPS + 1, np.int64))
+                   np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64), np.zeros((steps + 1, cells + 1)))
 
 
 @kernel
@@ -57,20 +58,46 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
         return -1, np.inf
     if me.fire_cell >= 0:
         return me.fire_cell, me.fire_s
-    rsrp, since_s, strongest, near, row, col = scratch
-    cells, radio = rsrp.shape[0], me.radio
+    straight_on(me, p, gain_db, STEPS, scratch)
+    return first_handover(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, STEPS, scratch)
+
+
+@kernel
+def straight_on(me, p, gain_db, steps, scratch):
+    """Write the grid points of a way at constant velocity, one for every STEP_S, into the scratch memory."""
+    row, col = scratch.row, scratch.col
+    x, y, vx, vy, origin_x, origin_y, pitch_m = me.x, me.y, me.vx, me.vy, p.origin_x, p.origin_y, p.pitch_m
+    last_row, last_col = gain_db.shape[0] - 1, gain_db.shape[1] - 1
+    for k in range(steps + 1):
+        row[k] = min(max(int((y + vy * k * STEP_S - origin_y) / pitch_m + 0.5), 0), last_row)
+        col[k] = min(max(int((x + vx * k * STEP_S - origin_x) / pitch_m + 0.5), 0), last_col)
+
+
+@kernel
+def first_handover(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, steps, scratch):
+    """The first handover of UE `u` on the way in the scratch memory, as predict_ue returns it."""
+    count = cells_in_question(ue, u, p, gain_db, rsrp_dbm, a3_since_s, steps, 0.0, scratch)
+    if count == 0:
+        return -1, np.inf
+    return follow(count, ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, steps, scratch.silence, scratch)
+
+
+@kernel
+def cells_in_question(ue, u, p, gain_db, rsrp_dbm, a3_since_s, steps, slack_db, scratch):
+    """Write the cells that may trigger event A3 on the way into scratch.near; how many they are.
+
+    Args:
+        slack_db: by how much measurements may differ from the map [dB].
+    """
+    strongest, near, row, col = scratch.strongest, scratch.near, scratch.row, scratch.col
+    cells, radio = strongest.shape[0], ue[u].radio
     base = p.tx_power_dbm - p.subcarriers_db
-    threshold = p.a3_offset_db + p.hysteresis_db
-    serving = weakest = rsrp_dbm[u, radio]
+    threshold = p.a3_offset_db + p.hysteresis_db - slack_db
+    weakest = rsrp_dbm[u, radio]
     for c in range(cells):
         strongest[c] = -np.inf
     # First the whole way, then the map: one loop each, of which the first runs several steps at a time.
-    x, y, vx, vy, origin_x, origin_y, pitch_m = me.x, me.y, me.vx, me.vy, p.origin_x, p.origin_y, p.pitch_m
-    last_row, last_col = gain_db.shape[0] - 1, gain_db.shape[1] - 1
-    for k in range(STEPS + 1):
-        row[k] = min(max(int((y + vy * k * STEP_S - origin_y) / pitch_m + 0.5), 0), last_row)
-        col[k] = min(max(int((x + vx * k * STEP_S - origin_x) / pitch_m + 0.5), 0), last_col)
-    for k in range(1, STEPS + 1):
+    for k in range(1, steps + 1):
         r, s = row[k], col[k]
         if k > 1 and r == row[k - 1] and s == col[k - 1]:
             continue
@@ -84,21 +111,36 @@ def predict_ue(ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, scratch):
             continue
         power, since = rsrp_dbm[u, c], a3_since_s[u, c]
         if since < np.inf or max(power, base + strongest[c]) - weakest > threshold - _ROUNDING_DB:
-            rsrp[count], since_s[count], near[count] = power, since, c
+            near[count] = c
             count += 1
-    if count == 0:
-        return -1, np.inf
+    return count
+
+
+@kernel
+def follow(count, ue, u, p, gain_db, rsrp_dbm, a3_since_s, weight, now_s, steps, noise_db, scratch):
+    """Event A3 on the way in the scratch memory, between the serving cell and the first `count` of scratch.near.
+
+    Args:
+        noise_db: what is added to the map, float [steps + 1, C + 1]; the last column to the serving cell [dB].
+    """
+    rsrp, since_s, near, row, col = scratch.rsrp, scratch.since_s, scratch.near, scratch.row, scratch.col
+    radio, last = ue[u].radio, noise_db.shape[1] - 1
+    base = p.tx_power_dbm - p.subcarriers_db
+    threshold = p.a3_offset_db + p.hysteresis_db
+    serving = rsrp_dbm[u, radio]
+    for i in range(count):
+        rsrp[i], since_s[i] = rsrp_dbm[u, near[i]], a3_since_s[u, near[i]]
     found, found_s = -1, np.inf
-    for k in range(1, STEPS + 1):
+    for k in range(1, steps + 1):
         at_s = now_s + k * STEP_S
         r, s = row[k], col[k]
         before = serving
-        serving = before + weight * (base + gain_db[r, s, radio] - before)
+        serving = before + weight * (base + gain_db[r, s, radio] + noise_db[k, last] - before)
         for i in range(count):
             c = near[i]
             power = rsrp[i]
             was = power - before
-            rsrp[i] = power = power + weight * (base + gain_db[r, s, c] - power)
+            rsrp[i] = power = power + weight * (base + gain_db[r, s, c] + noise_db[k, i] - power)
             margin = power - serving
             if since_s[i] == np.inf:
                 if not margin > threshold:
