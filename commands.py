@@ -103,6 +103,20 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0, what: str
     parser.add_argument("--seed", type=int, default=default, help=f"{what}{shown}")
 
 
+def add_episodes(parser: argparse.ArgumentParser, episodes: int, seed: int, per: str = "scenario") -> None:
+    """`--episodes N` and `--seed N`, `--set` and `--quiet`: what is played, and how it is shown."""
+    parser.add_argument("--episodes", type=int, default=episodes, help=f"per {per} (default: %(default)s)")
+    add_seed(parser, seed)
+    add_set(parser)
+    add_quiet(parser)
+
+
+def add_scenarios(parser: argparse.ArgumentParser, default: Sequence[str], which: str = "%(default)s") -> None:
+    """`--scenarios NAME ...`."""
+    parser.add_argument("--scenarios", nargs="+", default=list(default), metavar="NAME",
+                        help=f"shipped names, YAML files or NAME=FILE (default: {which})")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json FILE`, a path or None."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")

@@ -158,17 +158,13 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="one training of each variant for each of them (default: 0)")
     parser.add_argument("--world", default="mix", metavar="NAME",
                         help="where a training in one world takes place (default: %(default)s)")
-    parser.add_argument("--scenarios", nargs="+", default=list(HELD_OUT), metavar="NAME",
-                        help="held out: shipped names, YAML files or NAME=FILE (default: %(default)s)")
+    commands.add_scenarios(parser, HELD_OUT, "the held-out ones")
     parser.add_argument("--rivals", nargs="*", default=["greedy-planner"], metavar="NAME",
                         help="policies that play the same episodes (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=32, help="per scenario (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), metavar="FOLDER",
                         help="folder for the trainings, and for the rows so far (default: %(default)s)")
-    commands.add_seed(parser, 8000)
+    commands.add_episodes(parser, 32, 8000)
     commands.add_out(parser, "runs/ablations", "ablations.md and ablations.csv")
-    commands.add_set(parser)
-    commands.add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

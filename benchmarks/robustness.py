@@ -177,13 +177,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axes", nargs="+", metavar="AXIS",
                         help="what is changed, such as 'link capacity' or users (default: everything)")
     parser.add_argument("--levels", nargs="+", metavar="LEVEL", help="to what (default: every level)")
-    parser.add_argument("--episodes", type=int, default=32, help="per case (default: %(default)s)")
     parser.add_argument("--rows", type=Path, default=Path("runs/robustness/rows.jsonl"), metavar="FILE",
                         help="keeps what was played (default: %(default)s)")
-    commands.add_seed(parser, 9000)
+    commands.add_episodes(parser, 32, 9000, "case")
     commands.add_out(parser, "runs/robustness", "robustness.md, .csv and .png")
-    commands.add_set(parser)
-    commands.add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

@@ -144,17 +144,13 @@ def insert(text: str, path: Path) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
-    parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), metavar="NAME",
-                        help="shipped names, YAML files or NAME=FILE (default: %(default)s)")
+    commands.add_scenarios(parser, SCENARIOS)
     parser.add_argument("--policies", nargs="+", default=[*CONSTANTS, *NAMED], metavar="NAME",
                         help="as evaluate.py takes them (default: some constant plans and the named ones)")
     parser.add_argument("--replan", nargs="+", default=[], metavar="NAME",
                         help="policies that play again at every change, told the prices (default: none)")
-    parser.add_argument("--episodes", type=int, default=16, help="per scenario (default: %(default)s)")
-    commands.add_seed(parser, 7000)
+    commands.add_episodes(parser, 16, 7000)
     commands.add_out(parser, "runs/prices", "prices.md and prices.csv")
-    commands.add_set(parser)
-    commands.add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

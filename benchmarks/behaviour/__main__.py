@@ -36,13 +36,9 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="what it is compared with (default: %(default)s)")
     parser.add_argument("--beside", nargs="*", default=[CONSTANT], metavar="NAME",
                         help="who is watched besides (default: the best single constant plan)")
-    parser.add_argument("--scenarios", nargs="+", default=list(scenarios(GRID)), metavar="NAME",
-                        help="shipped names, YAML files or NAME=FILE (default: the grid)")
-    parser.add_argument("--episodes", type=int, default=16, help="per scenario (default: %(default)s)")
-    commands.add_seed(parser, 7000)
+    commands.add_scenarios(parser, scenarios(GRID), "the grid")
+    commands.add_episodes(parser, 16, 7000)
     commands.add_out(parser, "runs/behaviour", "behaviour.md, .csv and four figures")
-    commands.add_set(parser)
-    commands.add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

@@ -33,9 +33,7 @@ from kvroam.files import make_folder, write_whole
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the command line."""
-    parser.add_argument("--scenarios", nargs="+", default=list(scenarios(GRID)), metavar="NAME",
-                        help="shipped names, YAML files or NAME=FILE (default: the grid)")
-    parser.add_argument("--episodes", type=int, default=16, help="per scenario (default: %(default)s)")
+    commands.add_scenarios(parser, scenarios(GRID), "the grid")
     parser.add_argument("--budget", type=float, default=1000.0,
                         help="of the search of one episode, in simulated episodes (default: %(default)g)")
     parser.add_argument("--lever-budget", type=float, default=400.0,
@@ -44,10 +42,8 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="that work side by side (default: %(default)s)")
     parser.add_argument("--rows", nargs="+", type=Path, metavar="FILE",
                         help="play nothing: make the page of the rows.jsonl of these runs")
-    commands.add_seed(parser, 7000)
+    commands.add_episodes(parser, 16, 7000)
     commands.add_out(parser, "runs/headroom", "headroom.md, .csv and .png, and the rows so far")
-    commands.add_set(parser)
-    commands.add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
