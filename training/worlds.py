@@ -81,7 +81,6 @@ class Worlds(VecEnv):
         self.features, self.parts = space.shape[0], len(task.parts)
         self.choices = sum(part.size for part in task.parts)
         self._held = self._blank()
-        self._episode = np.zeros(self.num_envs, np.int64)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -133,7 +132,7 @@ class Worlds(VecEnv):
         """Ask for all rows that are due in all worlds at once, and note what they were told."""
         observations = [view.observe(view.due) for view in self.views]
         masks = [view.masks()[view.due] for view in self.views]
-        rows = np.concatenate([view.due + start for view, start in zip(self.views, self.first, strict=False)])
+        rows = self._due()
         if not len(rows):
             return
         seen, allowed = np.concatenate(observations), np.concatenate(masks)
@@ -141,6 +140,10 @@ class Worlds(VecEnv):
         held = self._held
         held["observations"][rows], held["masks"][rows] = seen, allowed
         held["actions"][rows], held["values"][rows], held["log_prob"][rows] = told
+
+    def _due(self) -> np.ndarray:
+        """Rows of all worlds whose turn it is."""
+        return np.concatenate([view.due + start for view, start in zip(self.views, self.first, strict=False)])
 
     def _advance(self, number: int, view: DecisionView, value: Callable[[np.ndarray], np.ndarray],
                  ) -> dict[str, np.ndarray] | None:
@@ -185,7 +188,7 @@ class Worlds(VecEnv):
         if len(open_ended):
             # Their next decision is not complete: it has a value already, or is due now.
             due = np.zeros(self.num_envs, bool)
-            due[np.concatenate([view.due + start for view, start in zip(self.views, self.first, strict=False)])] = True
+            due[self._due()] = True
             asked, new = (open_ended[due[rows[open_ended]] == is_due] for is_due in (False, True))
             after[asked] = self._held["values"][rows[asked]]
             if len(new):

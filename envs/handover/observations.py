@@ -122,7 +122,7 @@ def _share(value, unit):
 
 
 @kernel
-def _grown(value, half):
+def grown(value, half):
     """0 for nothing, 1/2 for `half`, towards 1 for much."""
     return value / (value + half) if value < np.inf else 1.0
 
@@ -189,7 +189,7 @@ def _observe_one(e, state, params, seen, hops, counts, out):
         row[OWN.streaming] = me.streaming
         row[OWN.healthy] = me.healthy
         row[OWN.context] = _share(me.context, me.end)
-        row[OWN.tokens] = _grown(me.context, HALF_TOKENS)
+        row[OWN.tokens] = grown(me.context, HALF_TOKENS)
         row[OWN.preparing] = me.phase == PREPARING
         row[OWN.interrupted] = me.phase == INTERRUPTED
         row[OWN.detoured] = me.server != me.radio
@@ -200,7 +200,7 @@ def _observe_one(e, state, params, seen, hops, counts, out):
         row[OWN.hops] = _share(hops[me.server, me.radio], HOPS_UNIT)
         row[OWN.forwarding] = _share(p.forwarding, HOPS_UNIT)
         row[OWN.server_iteration] = _share(iteration_s[e, me.server], ITERATION_UNIT_S)
-        row[OWN.interrupted_for] = _grown(now - me.handover_s, HALF_S) if me.phase == INTERRUPTED else 0.0
+        row[OWN.interrupted_for] = grown(now - me.handover_s, HALF_S) if me.phase == INTERRUPTED else 0.0
         row[OWN.sinr] = min(max(me.sinr_db / 30.0, -1.0), 2.0)
         row[OWN.air] = _share(me.air_s, p.max_air_s) if p.max_air_s > 0.0 else 0.0
         row[OWN.velocity_x] = min(max(me.vx / 20.0, -2.0), 2.0)
@@ -211,26 +211,26 @@ def _observe_one(e, state, params, seen, hops, counts, out):
         bottleneck = cell[source].egress_bps
         if p.pool == 0:
             bottleneck = min(bottleneck, cell[me.target].ingress_bps)
-        row[OWN.transfer_left] = _grown(me.bits_left / bottleneck, HALF_S) if moving else 0.0
-        row[OWN.rest_left] = _grown(me.rest_bits / bottleneck, HALF_S) if moving else 0.0
+        row[OWN.transfer_left] = grown(me.bits_left / bottleneck, HALF_S) if moving else 0.0
+        row[OWN.rest_left] = grown(me.rest_bits / bottleneck, HALF_S) if moving else 0.0
         row[OWN.prefill_left] = moving and me.job != NO_JOB and me.job != DONE
         row[OWN.moves_tokens] = moving and me.medium == TOKEN
         row[OWN.moves_kv] = moving and me.medium == KV
         row[OWN.moves_split] = moving and me.medium == SPLIT
         row[OWN.moving_keep] = me.keep if moving else 0.0
         row[OWN.moving_bits] = me.bits / 16.0 if moving else 0.0
-        row[OWN.send_time] = _grown(whole / cell[source].egress_bps, HALF_S)
-        row[OWN.egress_queue] = _grown(egress_queue[e, source] / cell[source].egress_bps, HALF_S)
-        row[OWN.sending] = _grown(counts[0, source], HALF)
-        row[OWN.leaving] = _grown(max(counts[2, source] - near, 0.0), HALF)
+        row[OWN.send_time] = grown(whole / cell[source].egress_bps, HALF_S)
+        row[OWN.egress_queue] = grown(egress_queue[e, source] / cell[source].egress_bps, HALF_S)
+        row[OWN.sending] = grown(counts[0, source], HALF)
+        row[OWN.leaving] = grown(max(counts[2, source] - near, 0.0), HALF)
         first = 0.0
         for v in range(ue.shape[0]):
             its_s = min(ue[v].fire_s, predicted_s[e, v])
             if (its_s < mine_s or (its_s == mine_s and v < u)) and (p.pool == 1 or ue[v].server == me.server):
                 first += 1.0
-        row[OWN.leaving_first] = _grown(first, HALF) if mine_s < np.inf else 0.0
+        row[OWN.leaving_first] = grown(first, HALF) if mine_s < np.inf else 0.0
         row[OWN.movers] = movers / ue.shape[0]
-        row[OWN.server_wait] = _grown(wait_s[e, me.server], HALF_S)
+        row[OWN.server_wait] = grown(wait_s[e, me.server], HALF_S)
         row[OWN.predicted_in] = 1.0 - _share(max(predicted_s[e, u] - now, 0.0), HORIZON_S)
         row[OWN.prompting] = me.prompt != NO_JOB
         for k in range(candidates.shape[2]):
@@ -243,13 +243,13 @@ def _observe_one(e, state, params, seen, hops, counts, out):
             row[at + SLOT.margin] = min(max(margin_db[e, u, k] / 20.0, -2.0), 2.0)
             row[at + SLOT.is_next] = c == me.fire_cell
             row[at + SLOT.is_target] = moving and c == me.target
-            row[at + SLOT.prefill] = _grown(p.prefill_a * me.context / cell[c].speed + p.prefill_b, HALF_S)
-            row[at + SLOT.wait] = _grown(wait_s[e, c], HALF_S)
-            row[at + SLOT.receive_time] = _grown(whole / cell[sink].ingress_bps, HALF_S)
-            row[at + SLOT.ingress_queue] = _grown(ingress_queue[e, c] / cell[c].ingress_bps, HALF_S)
-            row[at + SLOT.receiving] = _grown(counts[1, sink], HALF)
+            row[at + SLOT.prefill] = grown(p.prefill_a * me.context / cell[c].speed + p.prefill_b, HALF_S)
+            row[at + SLOT.wait] = grown(wait_s[e, c], HALF_S)
+            row[at + SLOT.receive_time] = grown(whole / cell[sink].ingress_bps, HALF_S)
+            row[at + SLOT.ingress_queue] = grown(ingress_queue[e, c] / cell[c].ingress_bps, HALF_S)
+            row[at + SLOT.receiving] = grown(counts[1, sink], HALF)
             target = me.fire_cell if me.fire_s < np.inf else predicted_cell[e, u]
-            row[at + SLOT.arriving] = _grown(max(counts[3, sink] - (near if p.pool == 1 or target == c else 0.0), 0.0),
+            row[at + SLOT.arriving] = grown(max(counts[3, sink] - (near if p.pool == 1 or target == c else 0.0), 0.0),
                                              HALF)
             row[at + SLOT.load] = cell[c].load
             row[at + SLOT.is_predicted] = c == predicted_cell[e, u]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..base.declare import Feature, indices
-from ..sim.jit import entry, kernel
+from ..sim.jit import entry
+from .observations import grown
 from .world import engine
 from .world.simulator import Simulator, idle_plans
 from .world.state import NO_JOB, State
@@ -99,11 +100,6 @@ class Outlook:
         return out
 
 
-@kernel
-def _grown(value, half):
-    return value / (value + half) if value < np.inf else 1.0
-
-
 @entry
 def _write(which, state, interval_s, time_s, origin, to, waits, sum_bps, candidates, pool, out):
     ues, most = time_s.shape[1], time_s.shape[2]
@@ -115,25 +111,25 @@ def _write(which, state, interval_s, time_s, origin, to, waits, sum_bps, candida
         while k < most and time_s[e, u, k] <= now:
             k += 1
         when = time_s[e, u, k] if k < most else np.inf
-        row[_AT.next_in] = _grown(when - now, _HALF_S)
+        row[_AT.next_in] = grown(when - now, _HALF_S)
         row[_AT.then_in] = 1.0
         first = min(state.world[e].step, last - 1)
         until = last if when == np.inf else min(last, int(when / interval_s) + 1)
         until = max(until, first + 1)
         source = 0 if pool else me.server
         mean_bps = (sum_bps[0, e, until, source] - sum_bps[0, e, first, source]) / (until - first)
-        row[_AT.egress] = _grown(mean_bps / 1e9, 1.0)
+        row[_AT.egress] = grown(mean_bps / 1e9, 1.0)
         if when == np.inf:
             continue
         cell = to[e, u, k]
         if k + 1 < most:
-            row[_AT.then_in] = _grown(time_s[e, u, k + 1] - when, _HALF_S)
+            row[_AT.then_in] = grown(time_s[e, u, k + 1] - when, _HALF_S)
         for slot in range(min(4, candidates.shape[2])):
             row[_AT.next_is_0 + slot] = candidates[e, u, slot] == cell
         row[_AT.next_waits] = waits[e, u, k]
         sink = 0 if pool else cell
         mean_bps = (sum_bps[1, e, until, sink] - sum_bps[1, e, first, sink]) / (until - first)
-        row[_AT.ingress] = _grown(mean_bps / 1e9, 1.0)
+        row[_AT.ingress] = grown(mean_bps / 1e9, 1.0)
         leave, arrive = 0.0, 0.0
         for v in range(ues):
             if v == u:
@@ -145,4 +141,4 @@ def _write(which, state, interval_s, time_s, origin, to, waits, sum_bps, candida
                 if other >= when - _TOGETHER_S and other > now:
                     leave += origin[e, v, j] == origin[e, u, k]
                     arrive += to[e, v, j] == cell
-        row[_AT.leave_together], row[_AT.arrive_together] = _grown(leave, _HALF), _grown(arrive, _HALF)
+        row[_AT.leave_together], row[_AT.arrive_together] = grown(leave, _HALF), grown(arrive, _HALF)
