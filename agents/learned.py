@@ -1,4 +1,4 @@
-"""A policy that was trained: the network of a policy file acts for all agents."""
+"""Policies that were trained: the network of a policy file acts for all agents, or a planner its numbers are for."""
 
 from __future__ import annotations
 
@@ -18,62 +18,70 @@ from .policy_file import PolicyFile
 BEST, LAST = "best.safetensors", "policy.safetensors"
 
 
+def trained(source: Path, config: Any, tunable: Tunables | None = None) -> Policy:
+    """The policy of a file or run folder: a network that acts, or a planner with the numbers that were learned for it.
+
+    Args:
+        source: a policy file, or the run folder that holds `best.safetensors` or else `policy.safetensors`.
+        config: the environment it will act in; actions and observations must be those of the training.
+        tunable: what the catalogue of the task has for a file of numbers.
+
+    Returns:
+        A policy with `name` and `training_seeds`, the seeds of the environments it was trained in.
+
+    Raises:
+        PolicyError: no policy file, a damaged or altered one, or one for another environment.
+    """
+    file = in_folder(source) if source.is_dir() else source
+    found, where = policy_file.read(file), f"policy {str(file)!r}"
+    if source.is_dir():
+        _check_run(source, file, found)
+    name = source.name if source.is_dir() else source.parent.name if source.name in (BEST, LAST) else source.stem
+    if found.about.network.kind != "numbers":
+        policy: Any = LearnedPolicy(found, config, where)
+    else:
+        policy_file.check(found, config, where)
+        if tunable is None or tunable.names != found.about.network.names:
+            raise PolicyError(f"{where} has the numbers {', '.join(found.about.network.names)}; this version has no "
+                              "policy with exactly these: train it anew")
+        policy = tunable.make(found.tensors["numbers"].astype(np.float64), config)
+        policy.training_seeds = _training_seeds(found)
+    policy.name = name
+    return policy
+
+
 class LearnedPolicy:
     """Acts as a trained network says: its most probable choices, among those that its masks leave open.
 
     A policy that was trained at decision points is asked at them only; until an agent's next one, its plan stays.
 
     Args:
-        source: a policy file, the run folder that holds `best.safetensors` or else `policy.safetensors`, or the content
-            of a policy file.
+        found: the content of a policy file with a network.
         config: the environment it will act in; actions and observations must be those of the training.
+        where: what errors call it.
         deterministic: take the most probable choices; False draws by probability.
         seed: of the draws.
-        tunable: what the catalogue of the task has for a file of numbers instead of a network.
 
     Attributes:
         about: what the file says about itself.
         training_seeds: the seeds of the environments it was trained in.
 
     Raises:
-        PolicyError: no policy file, a damaged or altered one, or one for another environment.
+        PolicyError: it has no network, or is one for another environment.
     """
 
     decides_handovers = True
 
-    def __init__(self, source: Path | PolicyFile, config: Any, deterministic: bool = True, seed: int = 0,
-                 tunable: Tunables | None = None) -> None:
-        if isinstance(source, PolicyFile):
-            found, self.name = source, source.about.algorithm
-            where = f"policy {self.name!r}"
-        else:
-            file = in_folder(source) if source.is_dir() else source
-            found, where = policy_file.read(file), f"policy {str(file)!r}"
-            if source.is_dir():
-                _check_run(source, file, found)
-            self.name = (source.name if source.is_dir() else
-                         source.parent.name if source.name in (BEST, LAST) else source.stem)
+    def __init__(self, found: PolicyFile, config: Any, where: str = "the policy", deterministic: bool = True,
+                 seed: int = 0) -> None:
         policy_file.check(found, config, where)
-        self.about = found.about
-        self._numbers: Policy | None = None
-        if self.about.network.kind == "numbers":
-            if tunable is None or tunable.names != self.about.network.names:
-                raise PolicyError(f"{where} has the numbers {', '.join(self.about.network.names)}; this version has no "
-                                  "policy with exactly these: train it anew")
-            self._numbers = tunable.make(found.tensors["numbers"].astype(np.float64), config)
-        else:
-            self.actor = found.actor()
-        options = self.about.config.get("train", {})
-        first, worlds = int(options.get("seed", 0)), max(1, len(options.get("worlds", ())))
-        self.training_seeds = range(first, first + worlds * int(options.get("num_envs", 0)))
+        self.name, self.about, self.actor = found.about.algorithm, found.about, found.actor()
+        self.training_seeds = _training_seeds(found)
         self._draws = None if deterministic else np.random.default_rng(seed)
         self._task: Any = None
 
     def reset(self, view: Any) -> None:
         """New episodes begin everywhere: nothing is remembered, and everybody decides."""
-        if self._numbers is not None:
-            self._numbers.reset(view)
-            return
         self._task = view.task
         rows = view.task.num_envs * view.task.num_agents
         self._holder = Holder(view.task)
@@ -83,8 +91,6 @@ class LearnedPolicy:
 
     def act(self, view: Any) -> np.ndarray:
         """Plans [E, A]."""
-        if self._numbers is not None:
-            return self._numbers.act(view)
         task = view.task
         if task is not self._task:
             self.reset(view)
@@ -111,6 +117,12 @@ class LearnedPolicy:
         agents = self._actions.shape[1]
         for array in self._memory:
             array.reshape(len(array), -1, agents, array.shape[-1])[:, anew] = 0.0
+
+
+def _training_seeds(found: PolicyFile) -> range:
+    options = found.about.config.get("train", {})
+    first, worlds = int(options.get("seed", 0)), max(1, len(options.get("worlds", ())))
+    return range(first, first + worlds * int(options.get("num_envs", 0)))
 
 
 def in_folder(run: Path) -> Path:

@@ -156,10 +156,13 @@ def into_sb3(found: PolicyFile, model: Any) -> None:
     """Give a Stable-Baselines3 model the actor of a policy file; its value function stays as it is.
 
     Raises:
-        PolicyError: the model's network has another shape.
+        PolicyError: the policy has no network, or the model's has another shape.
     """
     import torch
 
+    if found.about.network.kind == "numbers":
+        raise PolicyError("the policy to start from has no network but numbers of a planner: imitate it instead "
+                          "(train.imitate)")
     names = {}
     for name in found.tensors:
         kind, _, rest = name.partition(".")

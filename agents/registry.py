@@ -17,7 +17,7 @@ from ..errors import PolicyError
 from . import own
 from .arguments import parsed
 from .base import Catalogue, Policy
-from .learned import LearnedPolicy
+from .learned import trained
 from .policy_file import SUFFIX
 
 HEURISTIC, LEARNED, UPPER_BOUND = "heuristic", "learned", "upper_bound"
@@ -145,12 +145,12 @@ def _by_text(name: str, listed: Catalogue, config: Any, seed: int) -> Policy:
         return _owned(*own.from_text(name, config, seed), listed, config)
     path = file_of(name, config)
     if path.exists():
-        return listed.adapted(LearnedPolicy(path, config, tunable=listed.tunable), config)
-    trained = shipped(config.task) if config.task in tasks() else {}
-    every = ", ".join([*listed.entries, *trained])
+        return listed.adapted(trained(path, config, listed.tunable), config)
+    known = shipped(config.task) if config.task in tasks() else {}
+    every = ", ".join([*listed.entries, *known])
     if path.suffix[1:].isalpha() or len(path.parts) > 1:
         raise PolicyError(f"policy file {name!r} does not exist: train one with train.py, or give one of {every}")
-    near = difflib.get_close_matches(base, [*listed.entries, *listed.aliases, *trained], 1)
+    near = difflib.get_close_matches(base, [*listed.entries, *listed.aliases, *known], 1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise PolicyError(f"policy {name!r} is unknown: {hint}choose among {every}, or give a policy file, "
                       "FILE.py:CLASS or MODULE:CLASS")

@@ -3,6 +3,7 @@
 Each generation draws some sets of numbers, plays the same episodes with all of them, in all worlds, and moves towards
 those that cost least. No gradient is needed, and what a plan does to others counts, since whole episodes are compared.
 Every generation has new seeds, so what the present mean costs in it is measured in episodes that had no say in it.
+Episodes differ much, so the mean wanders; the policy is the average of the means of the second half of the generations.
 Source: Hansen and Ostermeier, Evolutionary Computation 9 (2001); the implementation is pycma.
 """
 
@@ -61,7 +62,7 @@ class Generation(NamedTuple):
 
 
 def train(experiment: Experiment[Any], out: Path, quiet: bool, resume: bool) -> Path:
-    """Search, and write the policy of the mean after every generation.
+    """Search, and write the policy after every generation.
 
     Args:
         experiment: `train.generations`, `population`, `evolution_episodes`, `sigma`, `workers`.
@@ -88,10 +89,12 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool, resume: bool) -> 
     search = cma.CMAEvolutionStrategy(np.zeros(count), options.sigma, {
         "popsize": options.population, "seed": options.seed + 1, "verbose": -9, "bounds": [-_WIDEST, _WIDEST]})
     known: list[Generation] = []
+    means: list[np.ndarray] = []
     for kept in _read(out) if resume else ():
         # The search is deterministic: it is where it was once it has been told the same again.
         search.tell(search.ask(), kept.values)
         known.append(kept)
+        means.append(search.mean.copy())
     began = time.perf_counter() - (known[-1].seconds if known else 0.0)
     path = out / LAST
     with StopRequest() as stop, _players(options.workers) as played, tqdm(
@@ -106,15 +109,16 @@ def train(experiment: Experiment[Any], out: Path, quiet: bool, resume: bool) -> 
             costs = np.array(played(jobs))  # [worlds, 2 + population]
             ratios = ((costs + _TINY) / (costs[:, :1] + _TINY)).mean(axis=0)
             search.tell(points, ratios[2:].tolist())
+            means.append(search.mean.copy())
             known.append(Generation(ratios[2:].tolist(), float(ratios[1]), costs[:, 1].tolist(),
                                     time.perf_counter() - began))
             _write(out, known, list(configs), options)
-            policy_file.write(path, _policy(experiment, tunable.names, search.mean, len(known)))
+            policy_file.write(path, _policy(experiment, tunable.names, means))
             bar.update()
             bar.set_postfix_str(f"mean costs {ratios[1]:.3f} of the numbers set by hand")
             if stop.asked and len(known) < options.generations:
                 raise KeyboardInterrupt
-    policy_file.write(path, _policy(experiment, tunable.names, search.mean, len(known)))
+    policy_file.write(path, _policy(experiment, tunable.names, means))
     return path
 
 
@@ -152,9 +156,11 @@ def _players(workers: int) -> Iterator[Callable[[list[Job]], list[list[float]]]]
         yield lambda jobs: list(processes.map(play, jobs))
 
 
-def _policy(experiment: Experiment[Any], names: tuple[str, ...], point: np.ndarray, generations: int) -> PolicyFile:
+def _policy(experiment: Experiment[Any], names: tuple[str, ...], means: list[np.ndarray]) -> PolicyFile:
+    """The average of the means of the second half of the generations."""
+    point = np.mean(means[len(means) // 2:], axis=0)
     return policy_file.assemble(experiment, Network("numbers", (), "Tanh", names=names), {"numbers": point},
-                                algorithm="evolution", decisions=False, masked=False, steps=generations)
+                                algorithm="evolution", decisions=False, masked=False, steps=len(means))
 
 
 def _write(out: Path, known: list[Generation], worlds: list[str], options: Any) -> None:

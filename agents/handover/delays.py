@@ -7,7 +7,9 @@ answers come from a table that was measured (drift_table.py).
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ...envs.handover.harm.drift_numbers import KL
 from ...envs.handover.harm.drift_table import SCORER, harm_per_token
 from ...envs.handover.world.migration import LEAST_FIRST
 from ...envs.handover.world.state import DETOUR, KV, SPLIT, TOKEN
+from ...envs.sim.jit import entry, kernel
 from .judgement import Judgement
 
 EARLY, AT, FETCH, STAY = range(4)
@@ -29,14 +32,14 @@ PREFIXES = (0.1, 0.25, 0.5, 0.75)  # shares of a context that a split rebuilds
 
 @dataclass(frozen=True)
 class Option:
-    """One plan that is considered; any number of them at once where the fields are arrays [P, 1]."""
+    """One plan that is considered."""
 
-    when: Any  # EARLY: prepare now; AT: with the handover; FETCH: behind the scenes; STAY: never
-    medium: Any
-    keep: Any = 1.0
-    bits: Any = 16
-    prefix: Any = 0.0  # share that is rebuilt
-    backfill: Any = 0.0
+    when: int  # EARLY: prepare now; AT: with the handover; FETCH: behind the scenes; STAY: never
+    medium: int
+    keep: float = 1.0
+    bits: int = 16
+    prefix: float = 0.0  # share that is rebuilt
+    backfill: float = 0.0
 
 
 def options(config: HandoverConfig) -> list[Option]:
@@ -50,11 +53,6 @@ def options(config: HandoverConfig) -> list[Option]:
                 moves += [(SPLIT, keep, bits, share, backfill) for share in PREFIXES]
     moments = (EARLY, AT, FETCH) if config.actions.prepare else (AT, FETCH)
     return [Option(STAY, DETOUR)] + [Option(when, *move) for when in moments for move in moves]
-
-
-def together(many: list[Option]) -> Option:
-    """Options as one whose fields are arrays [P, 1]."""
-    return Option(*(np.array([[getattr(one, name)] for one in many]) for name in Option.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,21 @@ def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
 
     As measured for the configured scorer, or for the default one where that was not measured.
     """
-    ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
-    ranks = ranks if ranks in KL else SCORER
-    grid = _harm_grid(ranks, config.reward.drift, config.reward.wrong)
-    keep, bits = np.asarray(keep, np.float64), np.asarray(bits)
+    grid, keep = harm_grid(config), np.asarray(keep, np.float64)
     below = np.minimum((keep * _GRID).astype(np.int64), _GRID - 1)
-    part, row = keep * _GRID - below, np.searchsorted(PLAN_BITS[::-1], bits)
+    part, row = keep * _GRID - below, _row(np.asarray(bits))
     return (1.0 - part) * grid[row, below] + part * grid[row, below + 1]
+
+
+def _row(bits):
+    """The row of a precision in a grid of harm."""
+    return np.searchsorted(PLAN_BITS[::-1], bits)
+
+
+def harm_grid(config: HandoverConfig) -> np.ndarray:
+    """The harm of each precision, from low to high, at every thousandth of keep, float [3, 1001]."""
+    ranks = config.scoring.scorer + ("@head" if config.scoring.scope == "head" else "")
+    return _harm_grid(ranks if ranks in KL else SCORER, config.reward.drift, config.reward.wrong)
 
 
 @functools.cache
@@ -103,38 +109,63 @@ def _harm_grid(ranks: str, drift_price: float, wrong_price: float) -> np.ndarray
     return np.stack([harm_per_token(keep, bits, drift_price, wrong_price, ranks) for bits in PLAN_BITS[::-1]])
 
 
-def work_s(tokens, prefill_s_per_token, config: HandoverConfig):
-    """GPU time of a prefill alone [s]."""
-    chunks = np.ceil(tokens / config.compute.chunk_tokens) if config.compute.prefill == "chunked" else 1.0
-    return np.where(tokens > 0.0, prefill_s_per_token * tokens + config.serving.prefill_overhead_s * chunks, 0.0)
+# Options, sessions and the world as records, which one compiled function reads by name.
+_OPTION = np.dtype([("medium", "i4"), ("keep", "f8"), ("bits", "i4"), ("prefix", "f8"), ("fills", "?"),
+                    ("row", "i4"), ("bits_per_token", "f8"), ("when", "i4")])
+_SESSION = np.dtype([(f.name, "?" if f.name in ("known", "behind") else "f8")
+                     for f in fields(Situation) if f.name != "judge"])
+_JUDGE = np.dtype([(f.name, "f8") for f in fields(Judgement)])
+_WORLD = np.dtype([(name, "f8") for name in (
+    "interruption", "detour", "traffic", "gpu", "waste", "slow", "late", "radio_s", "scale", "answer_tokens",
+    "ttft_objective_s", "tpot_objective_s", "think_s", "interval_s", "prefill_overhead_s", "chunk_tokens",
+    "decode_slowdown", "restore_bytes_per_s", "attach_s_per_token")] + [("chunked", "?"), ("old_row", "i4")])
 
 
-def others_s(work, s: Situation, config: HandoverConfig):
-    """How long a prefill takes at the target [s], and the price of what it does to the sessions of others [1].
-
-    Between its chunks everybody gets a token: it takes longer, and tokens come slower than the objective. Who asks
-    meanwhile waits for its end.
-    """
-    busy = s.sharers > 0
-    if config.compute.prefill != "chunked":
-        each = np.where(busy, s.iteration_s / max(1.0 - config.compute.decode_slowdown, 1e-3), 0.0)
-        takes = work
-    else:
-        chunk = s.prefill_s_per_token * config.compute.chunk_tokens + config.serving.prefill_overhead_s
-        each = np.where(busy, s.iteration_s + chunk, 0.0)
-        takes = work * np.where(busy, each / chunk, 1.0)
-    slow = np.maximum(0.0, 1.0 - config.sessions.tpot_objective_s / np.maximum(each, 1e-9))
-    turn_s = config.sessions.think_s + config.sessions.answer_tokens[0] * s.iteration_s
-    late = np.maximum(takes - config.sessions.ttft_objective_s, 0.0) ** 2 / 2.0 / np.maximum(turn_s, 0.1)
-    prompts = config.reward.late if config.sessions.prompt_tokens[0] > 0.0 else 0.0
-    return takes, s.sharers * (config.reward.slow * slow * takes + prompts * late)
+def option_records(many: Sequence[Option], bits_per_token: Callable[[int], float]) -> np.ndarray:
+    """Options as `costs_of` reads them [P]."""
+    found = np.zeros(len(many), _OPTION)
+    for record, option in zip(found, many, strict=True):
+        record["when"], record["medium"], record["keep"], record["bits"], record["prefix"], backfill = (
+            getattr(option, f.name) for f in fields(Option))
+        record["fills"], record["row"] = backfill > 0.0, _row(option.bits)
+        record["bits_per_token"] = bits_per_token(int(option.bits))
+    return found
 
 
-def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) -> np.ndarray:
-    """Expected cost of a plan for every session, in the prices of config.reward, float [N].
+def world_record(config: HandoverConfig) -> np.void:
+    """Prices, and what the simulator's delays depend on."""
+    price, sessions, compute, serving = config.reward, config.sessions, config.compute, config.serving
+    found = np.zeros(1, _WORLD)
+    values = dict(
+        {name: getattr(price, name) for name in ("interruption", "detour", "traffic", "gpu", "waste", "slow")},
+        late=price.late if sessions.prompt_tokens[0] > 0.0 else 0.0, radio_s=config.radio.interruption_s,
+        scale=serving.context_scale, answer_tokens=sessions.answer_tokens[0],
+        ttft_objective_s=sessions.ttft_objective_s, tpot_objective_s=sessions.tpot_objective_s,
+        think_s=sessions.think_s, interval_s=config.interval_s, prefill_overhead_s=serving.prefill_overhead_s,
+        chunk_tokens=compute.chunk_tokens, decode_slowdown=compute.decode_slowdown,
+        restore_bytes_per_s=serving.restore_bytes_per_s, attach_s_per_token=serving.attach_s_per_token,
+        chunked=compute.prefill == "chunked", old_row=_row(4 if min(config.actions.bits) < 16 else 16))
+    for name, value in values.items():
+        found[name] = value
+    return found[0]
+
+
+def session_records(s: Situation) -> tuple[np.ndarray, np.ndarray]:
+    """Sessions, and how each is judged, as `costs_of` reads them [N]."""
+    count = len(s.context)
+    found, judges = np.empty(count, _SESSION), np.empty(count, _JUDGE)
+    for name in _SESSION.names or ():
+        found[name] = getattr(s, name)
+    for name in _JUDGE.names or ():
+        judges[name] = getattr(s.judge, name)
+    return found, judges
+
+
+def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token: float) -> np.ndarray:
+    """Expected cost of one plan for every session, in the prices of config.reward, float [N].
 
     Args:
-        option: the plan, or several of one moment with fields [P, 1] and `bits_per_token` with them: then [P, N].
+        option: the plan.
         s: the sessions.
         config: prices and what the simulator's delays depend on.
         bits_per_token: KV of one whole token at the option's precision [bit].
@@ -142,101 +173,166 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token) 
     Source: ours; delays as in envs/handover/world/migration.py: interruption = max(radio, prefill, transfer) +
     attaching + first token.
     """
-    price, serving = config.reward, config.serving
-    when = int(np.ravel(option.when)[0])
-    radio, scale = config.radio.interruption_s, serving.context_scale
-    floor = price.interruption * s.waits * np.where(s.behind, 0.0, radio + s.iteration_s)
-    old = s.judge.harm * harm(s.density, 4 if min(config.actions.bits) < 16 else 16, config) * (s.density < 1.0)
+    found = np.empty((1, len(s.context)))
+    costs_of(option_records([option], lambda bits: bits_per_token), *session_records(s), world_record(config),
+             harm_grid(config), found)
+    return found[0]
+
+
+def prefill(tokens: np.ndarray, s: Situation, config: HandoverConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a prefill of so many tokens is at each session's target [N].
+
+    Returns:
+        (work_s, takes_s, elsewhere): GPU time of it alone [s]; how long it takes beside the sessions there [s]; the
+        price of what it does to them [1].
+    """
+    found = np.empty((3, len(tokens)))
+    _prefills(tokens, session_records(s)[0], world_record(config), *found)
+    return found[0], found[1], found[2]
+
+
+@entry
+def costs_of(options, sessions, judges, world, grid, found):
+    """Write the expected cost of every option for every session into `found`, float [P, N]."""
+    for n in range(len(sessions)):
+        for k in range(len(options)):
+            found[k, n] = _cost(options[k], sessions[n], judges[n], world, grid)
+
+
+@kernel
+def _cost(o, s, j, w, grid):
+    """Expected cost of one option for one session."""
+    floor = 0.0 if s.behind else w.interruption * s.waits * (w.radio_s + s.iteration_s)
+    old = j.harm * _harm_at(grid, w.old_row, s.density) if s.density < 1.0 else 0.0
     # Out of reach there is no detour, whatever it would cost.
-    detour = np.where(np.isfinite(s.delay_s), price.detour * np.nan_to_num(s.delay_s, posinf=0.0), np.inf)
-    answers = 1.0 + s.rest / np.maximum(config.sessions.answer_tokens[0], 1.0)
-    if when == STAY:
-        return floor + detour * answers + old * s.rest / scale + s.judge.stay
-    whole = s.density * bits_per_token
-    prefix = np.where(option.medium == TOKEN, s.context, np.floor(option.prefix * s.context))
-    work = work_s(prefix, s.prefill_s_per_token, config)
-    takes, elsewhere = others_s(work, s, config)
-    takes, elsewhere = takes * s.judge.gpu_margin, elsewhere * s.judge.elsewhere
-    stretch = np.where(work > 0.0, takes / np.maximum(work, 1e-12), 1.0)
-    gpu_end = np.where(prefix > 0.0, s.wait_s * stretch + takes, 0.0)
+    detour = w.detour * s.delay_s if s.delay_s < np.inf else np.inf
+    if o.when == STAY:
+        answers = 1.0 + s.rest / max(w.answer_tokens, 1.0)
+        return floor + detour * answers + old * s.rest / w.scale + j.stay
+    whole = s.density * o.bits_per_token
+    prefix = s.context if o.medium == TOKEN else math.floor(o.prefix * s.context)
+    work = _work_s(prefix, s, w)
+    takes, elsewhere = _others_s(work, s, w)
+    takes, elsewhere = takes * j.gpu_margin, elsewhere * j.elsewhere
+    stretch = takes / max(work, 1e-12) if work > 0.0 else 1.0
+    gpu_end = s.wait_s * stretch + takes if prefix > 0.0 else 0.0
     rows = (s.context - prefix) * whole
-    bits = option.keep * rows
+    bits = o.keep * rows
     # Links are shared by turns: each of the others sends as much as this one meanwhile, if it has so much.
-    more = s.judge.company * s.company
-    flows = s.flows + more
-    send_end = (bits + np.minimum(s.backlog_bits, s.flows * bits) + more * bits) / s.rate_bps
-    ready = np.maximum(gpu_end, send_end)
-    fair = s.rate_bps / (1.0 + flows)
-    suffix = 1.0 - prefix / np.maximum(s.context, 1.0)
-    fills = option.backfill > 0.0
-    final = suffix * np.maximum(s.judge.harm * harm(1.0, option.bits, config), old)
-
-    def degraded(keep, rest_s):
-        """Price of the tokens that a cache with `keep` of its rows produces until the rest is there."""
-        some = np.where(fills, np.minimum(s.tokens_per_s * rest_s, s.rest), s.rest)
-        lossy = suffix * np.maximum(s.judge.harm * harm(keep, option.bits, config), old)
-        return (lossy * some + np.where(fills, final * (s.rest - some), 0.0)) / scale
-
-    def felt(switch_s):
-        """What a user notices of a switch behind the scenes: what is longer than the pace of the tokens."""
-        return np.maximum(switch_s - s.iteration_s, 0.0)
-
-    after = degraded(option.keep, (rows - bits) / fair)
-    if when == FETCH:
-        made = s.tokens_per_s * ready * bits_per_token
-        last = np.minimum(made, s.tokens_per_s * config.interval_s * bits_per_token)
-        switch_s = last / s.rate_bps + attach(option, s, prefix, whole, last, config)
-        cost = floor + detour + after + price.interruption * s.waits * felt(switch_s)
+    more = j.company * s.company
+    send_end = (bits + min(s.backlog_bits, s.flows * bits) + more * bits) / s.rate_bps
+    ready, fair = max(gpu_end, send_end), s.rate_bps / (1.0 + s.flows + more)
+    suffix = 1.0 - prefix / max(s.context, 1.0)
+    final = suffix * max(j.harm * _harm_at(grid, o.row, 1.0), old)
+    after = _degraded(o.keep, (rows - bits) / fair, suffix, final, old, o, s, j, w, grid)
+    if o.when == FETCH:
+        made = s.tokens_per_s * ready * o.bits_per_token
+        last = min(made, s.tokens_per_s * w.interval_s * o.bits_per_token)
+        switch_s = last / s.rate_bps + _attach_s(o, s, prefix, last, w)
+        cost = floor + detour + after + _felt(switch_s, s, w)
     else:
-        leads = [np.zeros_like(s.ahead_s)]
-        if when == EARLY:
-            leads = [s.ahead_s * np.maximum(1.0 + s.judge.timing * z * ~s.known, 0.0) for z in _TIMING]
-        cost = np.zeros(np.broadcast(ready, s.context).shape)
-        made = np.zeros_like(cost)
-        for lead in leads:
-            made = s.tokens_per_s * np.minimum(ready, lead) * bits_per_token
-            gpu_late = np.maximum(gpu_end - lead, 0.0)
-            sent_late = np.maximum(send_end + np.minimum(made, s.tokens_per_s * config.interval_s * bits_per_token)
-                                   / s.rate_bps - lead, 0.0)
-            late = np.maximum(gpu_late, sent_late)
-            tail = attach(option, s, prefix, whole, np.minimum(late * fair, bits), config)
-            idle = np.maximum(radio, late) - radio + tail
-            each = price.interruption * s.waits * idle + after
-            if when == EARLY:
+        cost, made = 0.0, 0.0
+        moments = len(_TIMING) if o.when == EARLY and not s.known else 1
+        for nth in range(moments):
+            lead = 0.0
+            if o.when == EARLY:
+                lead = s.ahead_s if s.known else s.ahead_s * max(1.0 + j.timing * _TIMING[nth], 0.0)
+            made = s.tokens_per_s * min(ready, lead) * o.bits_per_token
+            last = min(made, s.tokens_per_s * w.interval_s * o.bits_per_token)
+            late = max(max(gpu_end - lead, 0.0), max(send_end + last / s.rate_bps - lead, 0.0))
+            tail = _attach_s(o, s, prefix, min(late * fair, bits), w)
+            idle = max(w.radio_s, late) - w.radio_s + tail
+            each = w.interruption * s.waits * idle + after
+            if o.when == EARLY and o.fills and bits > 0.0:
                 # Resume on what is there once the prefill has ended and the tokens produced since have come;
                 # they travel behind the rows. All the rest follows.
-                there = np.clip(np.divide(lead, np.maximum(send_end, 1e-9)), 0.0, 1.0) * option.keep
-                there = np.maximum(there, np.minimum(LEAST_FIRST, option.keep))
-                new = s.tokens_per_s * lead * bits_per_token
-                soon = np.maximum(radio, np.maximum(gpu_late, new / fair)) - radio
-                short = (price.interruption * s.waits * (soon + attach(option, s, prefix, whole, new, config))
-                         + degraded(there, (1.0 - there) * rows / fair))
-                each = np.where(fills & (bits > 0.0), np.minimum(each, short), each)
+                there = min(max(lead / max(send_end, 1e-9), 0.0), 1.0) * o.keep
+                there = max(there, min(LEAST_FIRST, o.keep))
+                new = s.tokens_per_s * lead * o.bits_per_token
+                soon = max(w.radio_s, max(max(gpu_end - lead, 0.0), new / fair)) - w.radio_s
+                rest = _degraded(there, (1.0 - there) * rows / fair, suffix, final, old, o, s, j, w, grid)
+                each = min(each, w.interruption * s.waits * (soon + _attach_s(o, s, prefix, new, w)) + rest)
             # Who can be forwarded streams on; what is missing comes behind the scenes.
-            cost = cost + np.minimum(each, after + detour + price.interruption * s.waits * felt(tail))
-        cost = floor + cost / len(leads)
-    sent = bits + made + np.where(fills, rows - bits, 0.0)
-    used = s.judge.traffic * price.traffic * sent / 8e9 + s.judge.gpu * price.gpu * work + elsewhere
-    used = used + s.judge.courtesy * s.company * sent / s.rate_bps
-    used = used + taste(option, s.judge)
-    if when != EARLY:
-        used = used + (s.judge.at if when == AT else s.judge.fetch)
-    else:
-        used = used + s.judge.early * np.maximum(s.ahead_s - ready, 0.0)
-    sure = s.sure if when == EARLY else 1.0
-    return sure * cost + used + (1.0 - sure) * price.waste * (sent / 8e9 + work)
+            cost += min(each, after + detour + _felt(tail, s, w))
+        cost = floor + cost / moments
+    sent = bits + made + (rows - bits if o.fills else 0.0)
+    used = j.traffic * w.traffic * sent / 8e9 + j.gpu * w.gpu * work + elsewhere
+    used += j.courtesy * s.company * sent / s.rate_bps + _taste(o, j)
+    if o.when != EARLY:
+        return cost + used + (j.at if o.when == AT else j.fetch)
+    used += j.early * max(s.ahead_s - ready, 0.0)
+    return s.sure * cost + used + (1.0 - s.sure) * w.waste * (sent / 8e9 + work)
 
 
-def taste(option: Option, judge: Judgement):
+@kernel
+def _degraded(keep, rest_s, suffix, final, old, o, s, j, w, grid):
+    """Price of the tokens that a cache with `keep` of its rows produces until the rest is there."""
+    some = min(s.tokens_per_s * rest_s, s.rest) if o.fills else s.rest
+    lossy = suffix * max(j.harm * _harm_at(grid, o.row, keep), old)
+    return (lossy * some + (final * (s.rest - some) if o.fills else 0.0)) / w.scale
+
+
+@kernel
+def _felt(switch_s, s, w):
+    """Price of what a user notices of a switch behind the scenes: what is longer than the pace of the tokens."""
+    return w.interruption * s.waits * max(switch_s - s.iteration_s, 0.0)
+
+
+@kernel
+def _taste(o, j):
     """The price of a kind of plan that was learned; 0 for the judgement that was set by hand."""
-    kept = np.clip((1.0 - option.keep) / 0.9, 0.0, 1.0)
-    return (judge.token * (option.medium == TOKEN) + judge.kv * (option.medium == KV)
-            + judge.split * (option.medium == SPLIT) * 2.0 * option.prefix + judge.whole * (option.keep >= 1.0)
-            + judge.thin * kept * (option.keep < 1.0) + judge.fill * (option.backfill > 0.0)
-            + judge.fine * (option.bits > 4))
+    price = j.token if o.medium == TOKEN else j.kv if o.medium == KV else j.split * 2.0 * o.prefix
+    price += j.whole if o.keep >= 1.0 else j.thin * min((1.0 - o.keep) / 0.9, 1.0)
+    return price + (j.fill if o.fills else 0.0) + (j.fine if o.bits > 4 else 0.0)
 
 
-def attach(option: Option, s: Situation, prefix, whole, late_bits, config: HandoverConfig):
+@kernel
+def _attach_s(o, s, prefix, late_bits, w):
     """Time to attach what was received (migration.attach_s) [s]."""
-    tokens = np.where(option.medium == TOKEN, 0.0, option.keep * s.density * (s.context - prefix))
-    return late_bits / 8.0 / config.serving.restore_bytes_per_s + tokens * config.serving.attach_s_per_token
+    tokens = 0.0 if o.medium == TOKEN else o.keep * s.density * (s.context - prefix)
+    return late_bits / 8.0 / w.restore_bytes_per_s + tokens * w.attach_s_per_token
+
+
+@kernel
+def _work_s(tokens, s, w):
+    """GPU time of a prefill alone [s]."""
+    if not tokens > 0.0:
+        return 0.0
+    chunks = math.ceil(tokens / w.chunk_tokens) if w.chunked else 1.0
+    return s.prefill_s_per_token * tokens + w.prefill_overhead_s * chunks
+
+
+@kernel
+def _others_s(work, s, w):
+    """How long a prefill takes at the target [s], and the price of what it does to the sessions of others [1].
+
+    Between its chunks everybody gets a token: it takes longer, and tokens come slower than the objective. Who asks
+    meanwhile waits for its end.
+    """
+    takes, each = work, 0.0
+    if s.sharers > 0:
+        if w.chunked:
+            chunk = s.prefill_s_per_token * w.chunk_tokens + w.prefill_overhead_s
+            each = s.iteration_s + chunk
+            takes = work * each / chunk
+        else:
+            each = s.iteration_s / max(1.0 - w.decode_slowdown, 1e-3)
+    slow = max(0.0, 1.0 - w.tpot_objective_s / max(each, 1e-9))
+    turn_s = w.think_s + w.answer_tokens * s.iteration_s
+    late = max(takes - w.ttft_objective_s, 0.0) ** 2 / 2.0 / max(turn_s, 0.1)
+    return takes, s.sharers * (w.slow * slow * takes + w.late * late)
+
+
+@entry
+def _prefills(tokens, sessions, world, work, takes, elsewhere):
+    for n in range(len(sessions)):
+        work[n] = _work_s(tokens[n], sessions[n], world)
+        takes[n], elsewhere[n] = _others_s(work[n], sessions[n], world)
+
+
+@kernel
+def _harm_at(grid, row, keep):
+    """harm() for one precision and keep ratio."""
+    below = min(int(keep * _GRID), _GRID - 1)
+    part = keep * _GRID - below
+    return (1.0 - part) * grid[row, below] + part * grid[row, below + 1]

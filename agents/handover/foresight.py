@@ -99,15 +99,15 @@ class Foresight(GreedyPlanner):
         self._look(view)
         return super().act(view)
 
-    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What will happen, as far as preparations reach, and that all of it is known, [E, U]."""
         passed = (self._time < view.time_s[:, None, None] - 1e-9).sum(axis=-1)
         at = np.minimum(passed, self._time.shape[-1] - 1)[..., None]
         time, cell = (np.take_along_axis(array, at, axis=-1)[..., 0] for array in (self._time, self._cell))
         in_s = np.maximum(time - view.time_s[:, None], 0.0)
         near = (passed < self._time.shape[-1]) & (in_s <= _REFRESH_S)
-        return np.where(near, cell, -1), np.where(near, in_s, np.inf), in_s < 0.3
+        return np.where(near, cell, -1), np.where(near, in_s, np.inf), in_s < 0.3, np.ones(in_s.shape)
 
-    def sure(self, ahead_s, judge: Judgement) -> np.ndarray:
+    def sure(self, ahead_s, chance, judge: Judgement) -> np.ndarray:
         """It comes."""
         return np.ones(np.shape(ahead_s))

@@ -1,6 +1,6 @@
 """How a planner judges what it cannot know: numbers that were set by hand, and that can be learned.
 
-Source: ours. `greedy-planner` acts on the defaults; `learned-planner` on what an evolution strategy found for them
+Source: ours. `greedy-planner` acts on the defaults; `roamer` on what an evolution strategy found for them
 (kvroam.training.evolution), in worlds that it is not evaluated in.
 """
 
@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from ...envs.handover.config import HandoverConfig
 
 
 class Tunable(NamedTuple):
@@ -27,6 +29,8 @@ class Judgement:
     gpu_margin: Any = 2.5  # prefills take longer than expected: others ask, too
     sure_at: Any = 0.95  # how often a plan for a predicted handover holds
     sure_ahead: Any = 0.08  # less for each second ahead [1/s]
+    horizon: Any = 1.0  # handovers that are foreseen later are not prepared yet: of the planner's horizon
+    least: Any = 0.5  # handovers that the predictor takes to be less likely are not prepared
     timing: Any = 1.0  # handovers come earlier or later than predicted: of what was measured
     change_s: Any = 1.0  # a preparation is dropped for another cell only if the handover there is so near [s]
     background: Any = 0.1  # bandwidth weight of what follows
@@ -62,27 +66,42 @@ class Judgement:
                                 if isinstance(value := getattr(self, f.name), np.ndarray)})
 
 
-TUNABLE: dict[str, Tunable] = {
+_OWN: dict[str, Tunable] = {
     **{name: Tunable("factor", 0.3) for name in (
         "margin", "gpu_margin", "timing", "background", "urgency", "ease", "harm", "elsewhere", "traffic", "gpu",
-        "repair", "fade_s", "rest", "change_s", "sure_ahead")},
-    "sure_at": Tunable("factor", 0.05), "company": Tunable("sum", 0.4), "crowd": Tunable("sum", 0.15),
-    "courtesy": Tunable("sum", 0.05), "early": Tunable("sum", 0.005),
+        "repair", "fade_s", "rest", "change_s", "sure_ahead", "horizon")},
+    "sure_at": Tunable("factor", 0.05), "least": Tunable("sum", 0.15), "company": Tunable("sum", 0.4),
+    "crowd": Tunable("sum", 0.15), "courtesy": Tunable("sum", 0.05), "early": Tunable("sum", 0.005),
     **{name: Tunable("bias", 0.02) for name in (
         "stay", "fetch", "at", "token", "kv", "split", "whole", "thin", "fill", "fine")},
 }
+# Numbers that may be others where links are slow. What they gain there they lose where links are fast.
+_BY_LINK = ("horizon", "least", "background", "harm", "gpu", "early", "at", "split", "whole", "thin", "fill")
+_AT_LINK = "@slow_links"
+TUNABLE: dict[str, Tunable] = _OWN | {name + _AT_LINK: _OWN[name] for name in _BY_LINK}
+
+_USUAL_S, _SPREAD, _FARTHEST = 8.0, 1.5, 2.0  # of the time that a whole cache takes: logarithm's scale, and its limit
 
 
-def judgement(point: np.ndarray) -> Judgement:
+def slowness(config: HandoverConfig) -> float:
+    """How slow the links are: 0 where a cache of 16 bit takes 8 s, 1 where it takes 4.5 times as long, at most 2."""
+    tokens = 0.75 * config.sessions.script_tokens * config.serving.context_scale
+    whole_s = tokens * config.serving.kv_bits_per_token(16) / config.backhaul.capacity_bps
+    return float(np.clip(np.log(whole_s / _USUAL_S) / _SPREAD, -_FARTHEST, _FARTHEST))
+
+
+def judgement(point: np.ndarray, slow: float = 0.0) -> Judgement:
     """What a point of the search stands for; the origin is the default.
 
     Args:
         point: float64 [len(TUNABLE)], or [E, len(TUNABLE)] for one judgement per environment; in standard deviations.
+        slow: how slow the links are (`slowness`).
     """
+    by_name = dict(zip(TUNABLE, np.moveaxis(np.asarray(point, np.float64), -1, 0), strict=True))
     default = asdict(Judgement())
     found = {}
-    for i, (name, how) in enumerate(TUNABLE.items()):
-        moved = how.spread * np.asarray(point)[..., i]
+    for name, how in _OWN.items():
+        moved = how.spread * (by_name[name] + slow * by_name.get(name + _AT_LINK, 0.0))
         if how.scale == "factor":
             found[name] = default[name] * np.exp(moved)
         else:

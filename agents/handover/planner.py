@@ -24,13 +24,29 @@ from ...envs.handover.world.state import (
     SPLIT,
     TOKEN,
 )
+from ...envs.sim.predictor import HORIZON_S
+from ...envs.sim.route_predictor import RoutePredictor
 from ...errors import require
 from ..base import label
-from .delays import AT, EARLY, FETCH, STAY, Option, Situation, costs, harm, options, others_s, together, work_s
-from .judgement import Judgement, judgement
+from .delays import (
+    AT,
+    EARLY,
+    FETCH,
+    STAY,
+    Option,
+    Situation,
+    costs_of,
+    harm,
+    harm_grid,
+    option_records,
+    options,
+    prefill,
+    session_records,
+    world_record,
+)
+from .judgement import Judgement, judgement, slowness
 from .plans import forwarded, reactive_plans
 
-_HORIZON_S = 5.0  # of those who are about to change cell [s]
 _CAPACITY_MEMORY = 0.05  # weight of a new capacity in the moving average
 
 
@@ -44,6 +60,7 @@ class GreedyPlanner:
         config: the environment (prices, action levels, delays that the view does not show).
         rest_tokens: horizon of the expected cost of detour and drift [serving tokens].
         horizon_s: handovers that are predicted later are not prepared yet [s].
+        streets: foresee handovers by the street map (envs/sim/route_predictor.py) instead of straight on.
 
     Attributes:
         judgement: how it judges what it cannot know.
@@ -51,20 +68,24 @@ class GreedyPlanner:
 
     judgement = Judgement()
 
-    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0, horizon_s: float = 5.0) -> None:
+    def __init__(self, config: HandoverConfig, rest_tokens: float = 1000.0, horizon_s: float = 5.0,
+                 streets: bool = False) -> None:
         require(0.0 <= rest_tokens < np.inf, f"rest_tokens is {rest_tokens}: it must be finite and not negative")
         require(0.0 <= horizon_s < np.inf, f"horizon_s is {horizon_s}: it must be finite and not negative")
         self.config, self.rest_tokens, self.horizon_s, self.options = config, rest_tokens, horizon_s, options(config)
-        moments = dict.fromkeys(option.when for option in self.options)
-        self._rows = {when: np.array([i for i, option in enumerate(self.options) if option.when == when])
-                      for when in moments}
-        self._together = {when: together([self.options[i] for i in rows]) for when, rows in self._rows.items()}
-        self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0), horizon_s=(horizon_s, 5.0))
+        self.streets = streets
+        self._world, self._harm = world_record(config), harm_grid(config)
+        when = np.array([option.when for option in self.options])
+        self._reactive, self._moves = np.isin(when, (EARLY, AT))[:, None], (when != STAY)[:, None]
+        self._rebuild = int(np.flatnonzero(when == AT)[0])
+        self.name = label("greedy-planner", rest_tokens=(rest_tokens, 1000.0), horizon_s=(horizon_s, 5.0),
+                          streets=(streets, False))
 
     def reset(self, view: NetworkView) -> None:
         """Nobody has been observed."""
+        self._routes = RoutePredictor(view.sim) if self.streets else None
         self._egress, self._ingress = view.egress_bps, view.ingress_bps
-        self._size = np.array([[view.kv_bits_per_token(int(option.bits))] for option in self.options])
+        self._records = option_records(self.options, view.kv_bits_per_token)
         self._shape = view.phase.shape
 
     def act(self, view: NetworkView) -> np.ndarray:
@@ -75,13 +96,14 @@ class GreedyPlanner:
         self._ingress += _CAPACITY_MEMORY * (view.ingress_bps - self._ingress)
         now = self._read(view)
         phase, server, radio = now["phase"], now["server"], now["radio"]
-        cell, in_s, known = self.forecast(view)
+        cell, in_s, known, chance = self.forecast(view)
         in_s = np.maximum(in_s, 0.0)
-        self._foresee_others(now, cell, in_s)
+        self._foresee_others(now, cell, in_s, chance)
         plans = self.fallback(view)
         self._in_the_background(view, plans, now, cell, in_s)
         behind = (server != radio) & (phase == IDLE)
-        soon = (cell >= 0) & (in_s <= self.horizon_s) & (cell != server)
+        soon = (cell >= 0) & (in_s <= self.horizon_s * _by_env(self.judgement.horizon)) & (cell != server)
+        soon &= chance >= _by_env(self.judgement.least)
         # What follows would be lost with a new preparation: it gets the time that there is.
         change_s = _by_env(self.judgement.change_s)
         soon &= ((phase == IDLE) | ((phase == PREPARING) & (now["target"] != cell) & (in_s < change_s))
@@ -145,8 +167,7 @@ class GreedyPlanner:
         e, u = np.nonzero(able)
         home, context = now["server"][e, u], now["context"][e, u]
         s = self.situation(view, e, u, home, np.zeros(len(e)), np.zeros(len(e), bool), np.ones(len(e), bool), now)
-        work = work_s(context, s.prefill_s_per_token, self.config)
-        takes, elsewhere = others_s(work, s, self.config)
+        work, takes, elsewhere = prefill(context, s, self.config)
         takes = takes + s.wait_s
         # The next handover may rebuild it anyway.
         near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
@@ -158,20 +179,14 @@ class GreedyPlanner:
 
     def _table(self, s: Situation, room) -> np.ndarray:
         """Cost of every option for every session [P, N]; inf where it cannot be followed."""
-        table = np.full((len(self.options), len(s.context)), np.inf)
-        within = np.isfinite(s.delay_s)
-        for when, rows in self._rows.items():
-            if (when in (FETCH, STAY) and not within.any()) or (when in (EARLY, AT) and s.behind.all()):
-                continue
-            table[rows] = costs(self._together[when], s, self.config, self._size[rows])
+        table = np.empty((len(self.options), len(s.context)))
+        costs_of(self._records, *session_records(s), self._world, self._harm, table)
         # Somebody who is left behind has no handover to prepare for or to move with; others must be in reach.
-        reactive = np.isin([option.when for option in self.options], (EARLY, AT))
-        table[reactive[:, None] & s.behind] = np.inf
-        table[~reactive[:, None] & ~within] = np.inf
-        moves = np.array([option.when != STAY for option in self.options])
-        table[moves[:, None] & ~room] = np.inf
+        table[self._reactive & s.behind] = np.inf
+        table[~self._reactive & ~np.isfinite(s.delay_s)] = np.inf
+        table[self._moves & ~room] = np.inf
         # Whoever can do nothing is rebuilt from token ids once there is room.
-        table[self._rows[AT][0], ~np.isfinite(table).any(axis=0)] = 1e9
+        table[self._rebuild, ~np.isfinite(table).any(axis=0)] = 1e9
         return table
 
     @staticmethod
@@ -190,35 +205,42 @@ class GreedyPlanner:
     def _take(self, now: dict, plans: np.ndarray, s: Situation, e, u, target) -> None:
         """Add what the plans of UEs `u` begin in this step to the queues that the next ones see."""
         begun = plans["target"][e, u] >= 0
+        if not begun.any():
+            return
+        prefixes = np.where(plans["medium"][e, u] == TOKEN, s.context, np.maximum(plans["prefix"][e, u], 0.0))
+        work, _, _ = prefill(prefixes, s, self.config)
         for i in np.flatnonzero(begun):
-            plan, source = plans[e[i], u[i]], now["server"][e[i], u[i]]
-            prefix = float(s.context[i]) if plan["medium"] == TOKEN else max(float(plan["prefix"]), 0.0)
+            plan, source, prefix = plans[e[i], u[i]], now["server"][e[i], u[i]], float(prefixes[i])
             bits = float(plan["keep"] * s.density[i] * (s.context[i] - prefix)) * self._bits(int(plan["bits"]))
             now["queue_out"][e[i], source] += bits
             now["queue_in"][e[i], target[i]] += bits
             now["flows_out"][e[i], source] += bits > 0.0
             now["flows_in"][e[i], target[i]] += bits > 0.0
-            now["wait"][e[i], target[i]] += float(work_s(prefix, s.prefill_s_per_token[i], self.config))
+            now["wait"][e[i], target[i]] += work[i]
             now["free"][e[i], target[i]] -= self.config.serving.kv_bits_per_token(16) / 8.0
 
     def _bits(self, bits: int) -> float:
         return self.config.serving.kv_bits_per_token(bits)
 
-    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Next cell (-1: none), time until the handover (inf: none) [s], whether it is known, of every UE [E, U]."""
+    def forecast(self, view: NetworkView) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Next cell (-1: none), time until the handover (inf: none) [s], whether it is known, and how likely the
+        predictor takes it to be [1], of every UE [E, U]."""
         known = np.isfinite(view.handover_in_s)
-        return (np.where(known, view.handover_cell, view.predicted_cell),
-                np.where(known, view.handover_in_s, view.predicted_in_s), known)
+        if self._routes is None:
+            return (np.where(known, view.handover_cell, view.predicted_cell),
+                    np.where(known, view.handover_in_s, view.predicted_in_s), known, np.ones(known.shape))
+        seen = self._routes.watch(view.sim)
+        return seen.cell.copy(), seen.at_s - view.time_s[:, None], known, seen.chance.copy()
 
-    def sure(self, ahead_s, judge: Judgement) -> np.ndarray:
+    def sure(self, ahead_s, chance, judge: Judgement) -> np.ndarray:
         """How likely a predicted handover comes [1]."""
-        return np.clip(judge.sure_at - judge.sure_ahead * np.maximum(ahead_s, 0.0), 0.0, 1.0)
+        return np.clip(chance * judge.sure_at - judge.sure_ahead * np.maximum(ahead_s, 0.0), 0.0, 1.0)
 
-    def _foresee_others(self, now: dict, cell, in_s) -> None:
+    def _foresee_others(self, now: dict, cell, in_s, chance) -> None:
         """Who is about to change cell and has not begun to prepare, by how near at hand that is, at the cells that they
         leave and come to."""
-        near = np.where((cell >= 0) & (now["phase"] == IDLE), np.clip(1.0 - in_s / _HORIZON_S, 0.0, 1.0), 0.0)
-        now["near"], now["next"] = near, cell
+        near = np.where((cell >= 0) & (now["phase"] == IDLE), chance * np.clip(1.0 - in_s / HORIZON_S, 0.0, 1.0), 0.0)
+        now["near"], now["next"], now["chance"] = near, cell, chance
         now["leaving"], now["arriving"] = (np.zeros(now["flows_out"].shape) for _ in range(2))
         e = np.arange(len(near))[:, None]
         np.add.at(now["leaving"], (e, now["server"]), near)
@@ -228,8 +250,8 @@ class GreedyPlanner:
         """The delay model's inputs for the listed sessions."""
         if now is None:
             now = self._read(view)
-            cell, in_s, _ = self.forecast(view)
-            self._foresee_others(now, cell, np.maximum(in_s, 0.0))
+            cell, in_s, _, chance = self.forecast(view)
+            self._foresee_others(now, cell, np.maximum(in_s, 0.0), chance)
         judge, mine = self.judgement.of(e), now["near"][e, u]
         config, source, sessions = self.config, now["server"][e, u], self.config.sessions
         if view.pool:
@@ -248,12 +270,12 @@ class GreedyPlanner:
         # What a user does now says little about some seconds from now.
         fades = np.exp(-np.asarray(ahead_s) / judge.fade_s)
         waits = share + (now["waiting"][e, u] - share) * fades
-        hops = now["hops"][source, target]
+        hops, chance = now["hops"][source, target], now["chance"][e, u]
         within = (hops <= view.forwarding_hops) & (view.forwarding_hops > 0)
         return Situation(
             context=context, density=np.clip(now["held"][e, u] / np.maximum(context, 1.0), 1e-3, 1.0),
             rest=np.clip(end - context, 0.0, judge.rest * self.rest_tokens), ahead_s=np.maximum(ahead_s, 0.0),
-            sure=np.where(known, 1.0, self.sure(ahead_s, judge)), known=known, behind=behind, waits=waits,
+            sure=np.where(known, chance, self.sure(ahead_s, chance, judge)), known=known, behind=behind, waits=waits,
             delay_s=np.where(within, view.hop_s * hops, np.inf), rate_bps=rate, backlog_bits=queue, flows=flows,
             wait_s=now["wait"][e, target] + judge.crowd * arriving, prefill_s_per_token=now["prefill_s"][e, target],
             iteration_s=iteration[e, target], sharers=now["sharers"][e, target],
@@ -266,9 +288,8 @@ def _by_env(value):
     return value[:, None] if isinstance(value, np.ndarray) else value
 
 
-
 def tuned(numbers: np.ndarray, config: HandoverConfig) -> GreedyPlanner:
-    """The planner with a judgement that was learned (judgement.judgement)."""
-    planner = GreedyPlanner(config)
-    planner.judgement = judgement(numbers)
+    """The planner that knows the streets, with a judgement that was learned (judgement.judgement)."""
+    planner = GreedyPlanner(config, streets=True)
+    planner.judgement = judgement(numbers, slowness(config))
     return planner

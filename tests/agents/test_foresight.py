@@ -78,7 +78,7 @@ def test_it_looks_ahead_again_and_again():
     policy, known = Foresight(core.config), 0
     policy.reset(core.view)
     for step in range(400):
-        cell, in_s, _ = policy.forecast(core.view)
+        cell, in_s, *_ = policy.forecast(core.view)
         if step % 50 == 0:
             # What changes within the coming second is known, at any time of the episode.
             time, target = next_changes(core.task.sim, 1.0)

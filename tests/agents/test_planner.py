@@ -114,11 +114,13 @@ def test_a_prefill_beside_others_takes_longer_and_slows_them():
     slow = replace(chunked, sessions=replace(CONFIG.sessions, tpot_objective_s=0.05))
     alone, beside = situation(), situation(sharers=3.0)
     # 8 chunks of 0.052 s; beside others 8 iterations of 0.04 s in between.
-    assert delays.others_s(0.416, alone, slow)[0] == pytest.approx(0.416)
-    assert delays.others_s(0.416, beside, slow)[0] == pytest.approx(0.416 + 8 * 0.04)
-    assert delays.others_s(0.416, alone, slow)[1] == 0.0
+    tokens = np.array([4000.0])
+    assert delays.prefill(tokens, alone, slow)[0] == pytest.approx(0.416)
+    assert delays.prefill(tokens, alone, slow)[1] == pytest.approx(0.416)
+    assert delays.prefill(tokens, beside, slow)[1] == pytest.approx(0.416 + 8 * 0.04)
+    assert delays.prefill(tokens, alone, slow)[2] == 0.0
     # A token takes 0.092 s instead of the 0.05 s that are accepted, for three of them.
-    assert delays.others_s(0.416, beside, slow)[1] == pytest.approx(3 * 8 * (0.092 - 0.05))
+    assert delays.prefill(tokens, beside, slow)[2] == pytest.approx(3 * 8 * (0.092 - 0.05))
 
 
 def test_the_numbers_are_the_measured_ones():
@@ -333,3 +335,23 @@ def test_where_tokens_are_forwarded_nobody_waits(city, phy):
     plans = policy.act(view)[0]
     assert (plans["arrival"] == 2).all()
     assert plans["target"][0] in (-1, 1)
+
+
+def test_with_the_street_map_it_prepares_for_what_that_says_and_only_if_it_is_likely(city, phy):
+    for chance, target in ((0.9, 3), (0.1, -1)):
+        bench = Bench(city, phy, **NOT_FORWARDED)
+        bench.put(0, context=4000.0, streaming=True)
+        view, policy = planner_of(bench, streets=True)
+        assert policy.name == "greedy-planner:streets=True"
+        predict(view, 1, 0.6)  # straight on it would be cell 1
+        seen = policy._routes._forecast
+        policy._routes.watch = lambda sim, seen=seen: seen
+        seen.cell[:], seen.at_s[:], seen.chance[:] = 3, view.time_s + 0.6, chance
+        assert policy.act(view)["target"][0, 0] == target
+
+
+def test_the_less_likely_a_handover_is_the_less_is_done_for_it(city, phy):
+    option = Option(EARLY, KV, 0.25, 4)
+    likely, unlikely = (expected(option, situation(ahead_s=5.0, sure=sure, known=False)) for sure in (1.0, 0.2))
+    at = expected(Option(AT, KV, 0.25, 4), situation(ahead_s=5.0, known=False))
+    assert likely < at and unlikely < likely and expected(option, situation(ahead_s=5.0, sure=0.0, known=False)) > 0.0
