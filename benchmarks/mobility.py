@@ -3,7 +3,7 @@
     python -m kvroam.benchmarks.mobility --scenes munich simple_street_canyon --out docs
 
 Writes mobility.md, mobility.json and a figure per scene (--figures chooses): rates, times of stay, ping-pongs,
-failures, coverage, and the predictor's hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on
+failures, coverage, and the predictors' hits, errors and false alarms, for vehicles and pedestrians. Nothing depends on
 a policy.
 """
 
@@ -28,6 +28,7 @@ from ..envs.handover.task import HandoverTask
 from ..envs.handover.view import NetworkView
 from ..envs.handover.world.simulator import Simulator, idle_plans
 from ..envs.sim.predictor import HORIZON_S
+from ..envs.sim.route_predictor import RoutePredictor
 from ..errors import ConfigError, KvroamError
 from ..evaluation.rollout import rollout
 from ..files import make_folder, write_whole
@@ -35,6 +36,8 @@ from .mobility_report import figure, page
 
 MINIMUM_STAY_S = 1.0  # TR 36.839: a return after a shorter stay is a ping-pong
 LEADS_S = (1.0, 2.0, 4.0)
+PREDICTORS = ("velocity", "streets")  # constant velocity (envs/sim/predictor.py), street map (route_predictor.py)
+LIKELY = 0.5  # handovers that the street map's predictor takes to be less likely do not count as predicted
 
 
 def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable[[int], Any] = lambda done: None,
@@ -47,12 +50,13 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
         progress: called with 1 after every step.
 
     Returns:
-        Arrays [T + 1, E, U], index 0 the reset: radio, since_s, x, y, predicted_cell, predicted_s (absolute; inf:
-        none), out (out of coverage), and [T, E, U] handovers, rlf, handover_failures.
+        Arrays [T + 1, E, U], index 0 the reset: radio, since_s, x, y, out (out of coverage), for each of PREDICTORS
+        <name>_cell and <name>_s (absolute; inf: none), and [T, E, U] handovers, rlf, handover_failures.
     """
     core = make_core(replace(config, scoring=ScoringConfig(mode="none")), num_envs=episodes)
     sim = world(core)
     kept: dict[str, list[np.ndarray]] = {}
+    routes = RoutePredictor(sim)
     for step in rollout(core, Idle(), list(range(seed, seed + episodes))):
         if step:
             for name in ("handovers", "rlf", "handover_failures"):
@@ -60,9 +64,13 @@ def observe(config: HandoverConfig, episodes: int, seed: int, progress: Callable
             progress(1)
         ue, view = sim.state.ue, core.view
         out = (ue["monitor_db"] < config.radio.q_out_db) | view.link_failed
+        found = routes.watch(sim)
+        likely = (found.chance >= LIKELY) & (found.at_s <= view.time_s[:, None] + HORIZON_S)
         for name, value in (("radio", ue["radio"].copy()), ("since_s", ue["since_s"].copy()), ("x", ue["x"].copy()),
-                            ("y", ue["y"].copy()), ("predicted_cell", view.predicted_cell), ("out", out),
-                            ("predicted_s", view.predicted_in_s + view.time_s[:, None])):
+                            ("y", ue["y"].copy()), ("out", out), ("velocity_cell", view.predicted_cell),
+                            ("velocity_s", view.predicted_in_s + view.time_s[:, None]),
+                            ("streets_cell", np.where(likely, found.cell, -1)),
+                            ("streets_s", np.where(likely, found.at_s, np.inf))):
             kept.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in kept.items()}
 
@@ -115,8 +123,9 @@ def movement(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float) ->
     }
 
 
-def accuracy(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float) -> dict[str, dict[str, float]]:
-    """Quality of the predictions about the UEs `who`, by lead time.
+def accuracy(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float, predictor: str = PREDICTORS[0],
+             ) -> dict[str, dict[str, float]]:
+    """Quality of what one of PREDICTORS said about the UEs `who`, by lead time.
 
     For every handover to cell c at t, the prediction that stood one lead before it, if the UE was in the same stay
     already: share that named c (hit), another cell or none, and the mean absolute error of the time over the hits.
@@ -131,7 +140,7 @@ def accuracy(seen: dict[str, np.ndarray], who: np.ndarray, interval_s: float) ->
         for e in range(seen["radio"].shape[1]):
             for u in who:
                 radio, since = seen["radio"][:, e, u], seen["since_s"][:, e, u]
-                cell, at_s = seen["predicted_cell"][:, e, u], seen["predicted_s"][:, e, u]
+                cell, at_s = seen[f"{predictor}_cell"][:, e, u], seen[f"{predictor}_s"][:, e, u]
                 for step in np.flatnonzero(seen["handovers"][:, e, u]) + 1:
                     asked = int(np.floor((since[step] - lead_s) / interval_s + 1e-9))
                     if asked < 0 or since[step - 1] > asked * interval_s:
@@ -188,7 +197,8 @@ def study(scene: str, config: HandoverConfig, episodes: int, seed: int, progress
         if who.size:
             entry[name] = movement(seen, who, config.interval_s)
             entry[name]["fluid_flow_per_min"] = fluid_flow_per_min(speed, spacing) if spacing else float("nan")
-            entry[name]["predictor"] = accuracy(seen, who, config.interval_s)
+            entry[name]["predictor"] = {predictor: accuracy(seen, who, config.interval_s, predictor)
+                                        for predictor in PREDICTORS}
     return entry, seen, core
 
 

@@ -23,7 +23,7 @@ def seen(changes: list[tuple[float, int]], predictions: list[tuple[float, int, f
     for from_s, which, for_s in predictions:
         begin = round(from_s / STEP_S)
         cell[begin:], at[begin:] = which, for_s
-    arrays = dict(radio=radio, since_s=since, predicted_cell=cell, predicted_s=at, handovers=handovers,
+    arrays = dict(radio=radio, since_s=since, velocity_cell=cell, velocity_s=at, handovers=handovers,
                   rlf=np.zeros(STEPS, int), handover_failures=np.zeros(STEPS, int), out=np.zeros(STEPS + 1, bool))
     return {name: values[:, None, None] for name, values in arrays.items()}
 
@@ -101,6 +101,9 @@ def test_the_command_writes_a_page_numbers_and_a_figure(tmp_path, capsys):
     vehicles = results["scenes"]["simple_street_canyon"]["vehicles"]
     assert vehicles["ue_minutes"] == pytest.approx(12 * 2 * 0.5) and vehicles["handovers"] > 10
     page = (out / "mobility.md").read_text(encoding="utf-8")
+    line, streets = (vehicles["predictor"][name]["4"] for name in ("velocity", "streets"))
+    assert line["handovers"] == streets["handovers"] > 5 and streets["hit_share"] >= line["hit_share"]
+    assert "street map" in page and f"{streets['hit_share']:.1%}" in page
     assert f"{vehicles['handovers_per_min']:.2f}" in page and results["command"] in page
     assert (out / "mobility_simple_street_canyon.png").stat().st_size > 10_000
     assert page in capsys.readouterr().out
