@@ -30,8 +30,8 @@ that fail as the effect of street corners alone.
 """
 PREDICTIONS = """\
 What two predictors said one lead before each handover, and how many of their predictions within that lead came to
-nothing in the 5 s after they were made. `velocity` is what every policy sees: constant velocity and heading.
-`streets` knows the street map and learns from watching where each user is likely to go
+nothing in the 5 s after they were made. *Constant velocity* (and heading) is what every policy sees.
+*Street map* knows the streets and learns from watching where each user is likely to go
 ([training](training.md#the-shipped-policy)); what it takes to be less likely than one half is not counted as
 predicted. Handovers that failed are not asked about, nor those of UEs that were not yet in the same stay one lead
 before. Both read the map that the world is made of, and users really take shortest ways: a network with a measured

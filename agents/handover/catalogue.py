@@ -91,7 +91,7 @@ _ENTRIES: dict[str, Entry] = {
         lambda config: dict(hop_s=config.backhaul.hop_s)),
     "greedy-planner": Entry(
         GreedyPlanner, "The cheapest of all plans for each UE, by the delay model, the prices and measured drift.",
-        "ours", "the drift of docs/sweep.csv; the predictor's usual errors",
+        "ours", "the drift of docs/sweep.csv; the predictor's usual errors, or, with `streets`, shortest ways",
         lambda config: dict(config=config)),
     "foresight": Entry(
         Foresight, "The greedy planner with a perfect predictor: prepares exactly in time. Not a competitor.",
