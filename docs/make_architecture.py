@@ -13,7 +13,7 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 # From the ground up. A room may import from lower floors, never from its own floor or above.
 FLOORS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("errors", "what a user can cause and repair"), ("palette", "colours"), ("threads", "torch's threads")),
-    (("files", "files whole or not at all"), ("compat", "other libraries' private parts"),
+    (("files", "files whole or not at all"), ("processes", "workers"), ("compat", "other libraries' private parts"),
      ("commands", "one command line for all")),
     (("settings", "dataclasses that YAML files fill"),),
     (("kvbackend", "KV caches: prune, encode, restore, measure"),),
