@@ -16,7 +16,7 @@ BEST := constant:medium=kv,keep=0.5,bits=4,when=predicted,lead_s=5
 .PHONY: demo test test-rllib lint clean
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml --out runs/demo/ppo --overwrite
-	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 16 --seed 1000 --out runs/demo \
+	$(BIN)/python evaluate.py --config configs/handover.yaml --episodes 16 --seed 1000 --workers 2 --out runs/demo \
 		--policies random tho cho ctho jmsra pallas token-aware deadline greedy-planner $(BEST) runs/demo/ppo roamer
 
 test: $(READY)
