@@ -9,8 +9,6 @@ Source: Hansen and Ostermeier, Evolutionary Computation 9 (2001); the implementa
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +32,7 @@ from ..experiment import EvaluateConfig, Experiment
 from ..files import write_whole
 from ..processes import pool
 from .algorithm import environments
-from .held_out import CURVE, target_metric
+from .held_out import target_metric, write_curve
 from .stopping import StopRequest
 
 HISTORY = "evolution.json"
@@ -166,14 +164,10 @@ def _policy(experiment: Experiment[Any], names: tuple[str, ...], means: list[np.
 def _write(out: Path, known: list[Generation], worlds: list[str], options: Any) -> None:
     text = json.dumps([generation._asdict() for generation in known], indent=0) + "\n"
     write_whole(out / HISTORY, lambda draft: draft.write_text(text, encoding="utf-8"))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["steps", "seconds", "relative_cost", "avoidable_cost", *worlds])
     played = (options.population + 2) * options.evolution_episodes * len(worlds)
-    for number, it in enumerate(known):
-        numbers = (it.mean, float(np.mean(it.worlds)), *it.worlds)
-        writer.writerow([number * played, f"{it.seconds:.1f}", *(f"{value:.6g}" for value in numbers)])
-    write_whole(out / CURVE, lambda draft: draft.write_bytes(table.getvalue().encode()))
+    write_curve(out, ["steps", "seconds", "relative_cost", "avoidable_cost", *worlds],
+                [(number * played, it.seconds, (it.mean, float(np.mean(it.worlds)), *it.worlds))
+                 for number, it in enumerate(known)])
 
 
 def _read(out: Path) -> list[Generation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,16 @@ def target_metric(task: str) -> str:
     """What the policies of a task are judged by while they are trained; lower is better."""
     known = {metric.name for metric in registry.task(task).metrics}
     return next(name for name in _METRICS if name in known)
+
+
+def write_curve(out: Path, head: Sequence[str], rows: Iterable[tuple[int, float, Iterable[float]]]) -> None:
+    """Write a run's learning curve: steps, seconds, and what was measured after them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for steps, seconds, numbers in rows:
+        writer.writerow([steps, f"{seconds:.1f}", *(f"{number:.6g}" for number in numbers)])
+    write_whole(out / CURVE, lambda draft: draft.write_bytes(text.getvalue().encode()))
 
 
 class HeldOut:
@@ -116,10 +127,6 @@ class HeldOut:
 
     def _write(self) -> None:
         several = list(self.configs) if len(self.configs) > 1 else []
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["steps", "seconds", self.metric, "ci_low", "ci_high", *several])
-        for row in self.history.rows:
-            numbers = (row.cost, row.ci_low, row.ci_high, *(row.worlds if several else ()))
-            writer.writerow([row.steps, f"{row.seconds:.1f}", *(f"{number:.6g}" for number in numbers)])
-        write_whole(self.out / CURVE, lambda draft: draft.write_bytes(text.getvalue().encode()))
+        rows = [(row.steps, row.seconds, (row.cost, row.ci_low, row.ci_high, *(row.worlds if several else ())))
+                for row in self.history.rows]
+        write_curve(self.out, ["steps", "seconds", self.metric, "ci_low", "ci_high", *several], rows)

@@ -113,4 +113,4 @@ _ALIASES: dict[str, str] = {
     "token-aware-0.5": "token-aware:keep=0.5",
 }
 
-CATALOGUE = Catalogue(checked_plans, _ENTRIES, _ALIASES, able_to_hand_over, Tunables(tuple(TUNABLE), tuned))
+CATALOGUE = Catalogue(checked_plans, _ENTRIES, _ALIASES, able_to_hand_over, Tunables(TUNABLE, tuned))

@@ -79,6 +79,16 @@ class Situation:
     company: Any = 0.0  # others who are about to use the same link
     judge: Judgement = field(default_factory=Judgement)  # with arrays [N], or numbers
 
+    @functools.cached_property
+    def records(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sessions, and how each is judged, as compiled functions read them [N]."""
+        count = len(self.context)
+        sessions, judges = np.empty(count, _SESSION), np.empty(count, _JUDGE)
+        for found, source in ((sessions, self), (judges, self.judge)):
+            for name in found.dtype.names or ():
+                found[name] = getattr(source, name)
+        return sessions, judges
+
 
 def harm(keep, bits, config: HandoverConfig) -> np.ndarray:
     """Price of one measured token of a cache with that keep ratio and precision: its drift, and wrong answers [1].
@@ -150,17 +160,6 @@ def world_record(config: HandoverConfig) -> np.void:
     return found[0]
 
 
-def session_records(s: Situation) -> tuple[np.ndarray, np.ndarray]:
-    """Sessions, and how each is judged, as `costs_of` reads them [N]."""
-    count = len(s.context)
-    found, judges = np.empty(count, _SESSION), np.empty(count, _JUDGE)
-    for name in _SESSION.names or ():
-        found[name] = getattr(s, name)
-    for name in _JUDGE.names or ():
-        judges[name] = getattr(s.judge, name)
-    return found, judges
-
-
 def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token: float) -> np.ndarray:
     """Expected cost of one plan for every session, in the prices of config.reward, float [N].
 
@@ -174,20 +173,20 @@ def costs(option: Option, s: Situation, config: HandoverConfig, bits_per_token: 
     attaching + first token.
     """
     found = np.empty((1, len(s.context)))
-    costs_of(option_records([option], lambda bits: bits_per_token), *session_records(s), world_record(config),
+    costs_of(option_records([option], lambda bits: bits_per_token), *s.records, world_record(config),
              harm_grid(config), found)
     return found[0]
 
 
-def prefill(tokens: np.ndarray, s: Situation, config: HandoverConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a prefill of so many tokens is at each session's target [N].
+def prefill(tokens: np.ndarray, s: Situation, world: np.void) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a prefill of so many tokens is at each session's target [N], in the world of `world_record`.
 
     Returns:
         (work_s, takes_s, elsewhere): GPU time of it alone [s]; how long it takes beside the sessions there [s]; the
         price of what it does to them [1].
     """
     found = np.empty((3, len(tokens)))
-    _prefills(tokens, session_records(s)[0], world_record(config), *found)
+    _prefills(tokens, s.records[0], world, *found)
     return found[0], found[1], found[2]
 
 

@@ -78,7 +78,7 @@ _OWN: dict[str, Tunable] = {
 # Numbers that may be others where links are slow. What they gain there they lose where links are fast.
 _BY_LINK = ("horizon", "least", "background", "harm", "gpu", "early", "at", "split", "whole", "thin", "fill")
 _AT_LINK = "@slow_links"
-TUNABLE: dict[str, Tunable] = _OWN | {name + _AT_LINK: _OWN[name] for name in _BY_LINK}
+TUNABLE: tuple[str, ...] = (*_OWN, *(name + _AT_LINK for name in _BY_LINK))  # the numbers that are learned
 
 _USUAL_S, _SPREAD, _FARTHEST = 8.0, 1.5, 2.0  # of the time that a whole cache takes: logarithm's scale, and its limit
 

@@ -41,7 +41,6 @@ from .delays import (
     option_records,
     options,
     prefill,
-    session_records,
     world_record,
 )
 from .judgement import Judgement, judgement, slowness
@@ -167,7 +166,7 @@ class GreedyPlanner:
         e, u = np.nonzero(able)
         home, context = now["server"][e, u], now["context"][e, u]
         s = self.situation(view, e, u, home, np.zeros(len(e)), np.zeros(len(e), bool), np.ones(len(e), bool), now)
-        work, takes, elsewhere = prefill(context, s, self.config)
+        work, takes, elsewhere = prefill(context, s, self._world)
         takes = takes + s.wait_s
         # The next handover may rebuild it anyway.
         near = np.where(cell[e, u] >= 0, in_s[e, u], np.inf)
@@ -180,7 +179,7 @@ class GreedyPlanner:
     def _table(self, s: Situation, room) -> np.ndarray:
         """Cost of every option for every session [P, N]; inf where it cannot be followed."""
         table = np.empty((len(self.options), len(s.context)))
-        costs_of(self._records, *session_records(s), self._world, self._harm, table)
+        costs_of(self._records, *s.records, self._world, self._harm, table)
         # Somebody who is left behind has no handover to prepare for or to move with; others must be in reach.
         table[self._reactive & s.behind] = np.inf
         table[~self._reactive & ~np.isfinite(s.delay_s)] = np.inf
@@ -208,7 +207,7 @@ class GreedyPlanner:
         if not begun.any():
             return
         prefixes = np.where(plans["medium"][e, u] == TOKEN, s.context, np.maximum(plans["prefix"][e, u], 0.0))
-        work, _, _ = prefill(prefixes, s, self.config)
+        work, _, _ = prefill(prefixes, s, self._world)
         for i in np.flatnonzero(begun):
             plan, source, prefix = plans[e[i], u[i]], now["server"][e[i], u[i]], float(prefixes[i])
             bits = float(plan["keep"] * s.density[i] * (s.context[i] - prefix)) * self._bits(int(plan["bits"]))

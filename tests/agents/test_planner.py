@@ -114,13 +114,13 @@ def test_a_prefill_beside_others_takes_longer_and_slows_them():
     slow = replace(chunked, sessions=replace(CONFIG.sessions, tpot_objective_s=0.05))
     alone, beside = situation(), situation(sharers=3.0)
     # 8 chunks of 0.052 s; beside others 8 iterations of 0.04 s in between.
-    tokens = np.array([4000.0])
-    assert delays.prefill(tokens, alone, slow)[0] == pytest.approx(0.416)
-    assert delays.prefill(tokens, alone, slow)[1] == pytest.approx(0.416)
-    assert delays.prefill(tokens, beside, slow)[1] == pytest.approx(0.416 + 8 * 0.04)
-    assert delays.prefill(tokens, alone, slow)[2] == 0.0
+    tokens, world = np.array([4000.0]), delays.world_record(slow)
+    assert delays.prefill(tokens, alone, world)[0] == pytest.approx(0.416)
+    assert delays.prefill(tokens, alone, world)[1] == pytest.approx(0.416)
+    assert delays.prefill(tokens, beside, world)[1] == pytest.approx(0.416 + 8 * 0.04)
+    assert delays.prefill(tokens, alone, world)[2] == 0.0
     # A token takes 0.092 s instead of the 0.05 s that are accepted, for three of them.
-    assert delays.prefill(tokens, beside, slow)[2] == pytest.approx(3 * 8 * (0.092 - 0.05))
+    assert delays.prefill(tokens, beside, world)[2] == pytest.approx(3 * 8 * (0.092 - 0.05))
 
 
 def test_the_numbers_are_the_measured_ones():
