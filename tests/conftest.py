@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kvroam.envs.base import registry
 from kvroam.envs.scenes import DIRECTIONS
+from kvroam.experiment import file_class
 
 
 def grid_city(blocks: int = 5, pitch_m: float = 5.0) -> SimpleNamespace:
@@ -50,6 +55,22 @@ def phy() -> SimpleNamespace:
     """A Shannon-like link curve."""
     sinr = np.arange(-10.0, 30.05, 0.1)
     return SimpleNamespace(sinr_db=sinr, efficiency=np.clip(0.7 * np.log2(1 + 10 ** (sinr / 10)) - 0.2, 0.0, 5.5))
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The miniature, registered as its own environment would be."""
+    path = Path(__file__).parent / "envs" / "miniature.py"
+    spec = importlib.util.spec_from_file_location("miniature_of_tests", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    registry.add("counting", f"{spec.name}:Counting")
+    file_class.cache_clear()
+    yield module
+    file_class.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,28 +13,12 @@ from kvroam import agents
 from kvroam.envs.base import registry
 from kvroam.evaluate import command as evaluate_command
 from kvroam.evaluate import evaluate
-from kvroam.experiment import build_experiment, file_class
+from kvroam.experiment import build_experiment
 from kvroam.train import command as train_command
 
 SMALL = {"task": "counting", "players": 3, "train": {
     "total_steps": 12_000, "num_envs": 8, "rollout_steps": 32, "batch_size": 64, "learning_rate": 0.003,
     "gamma": 0.0, "hidden": [32]}}
-
-
-@pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The miniature, registered as its own environment would be."""
-    path = Path(__file__).parent / "envs" / "miniature.py"
-    spec = importlib.util.spec_from_file_location("miniature_of_tests", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
-    registry.add("counting", f"{spec.name}:Counting")
-    file_class.cache_clear()
-    yield module
-    file_class.cache_clear()
 
 
 def test_a_policy_is_trained_and_beats_a_constant_one(counting: ModuleType, tmp_path: Path) -> None:

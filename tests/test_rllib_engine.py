@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +29,7 @@ from kvroam.envs.base.core import Core
 from kvroam.envs.base.decisions import Holder
 from kvroam.evaluate import command as evaluate_command
 from kvroam.evaluate import evaluate
-from kvroam.experiment import Experiment, TrainConfig, file_class, load_experiment
+from kvroam.experiment import Experiment, TrainConfig, load_experiment
 from kvroam.train import train
 from kvroam.training.rllib import checkpoint, engine
 from kvroam.training.rllib.actors import asking, start_scorers, stop_scorers
@@ -44,24 +42,14 @@ GAMMA = 0.9
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def counting(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The miniature task, whose players decide at different times: player a in every (a + 1)th interval."""
-    path = Path(__file__).parent / "envs" / "miniature.py"
-    spec = importlib.util.spec_from_file_location("miniature_of_tests", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
 
     def occasions(task: Any) -> np.ndarray:
         return task.count[:, None] // np.arange(1, task.num_agents + 1)
 
-    monkeypatch.setattr(module.Counting, "occasions", occasions)
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
-    registry.add("counting", f"{spec.name}:Counting")
-    file_class.cache_clear()
-    yield module
-    file_class.cache_clear()
+    monkeypatch.setattr(counting.Counting, "occasions", occasions)
+    return counting
 
 
 def played(env: RoamEnv, choose: Any) -> list[tuple[dict, dict, dict, dict, dict]]:
